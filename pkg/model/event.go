@@ -1,0 +1,295 @@
+package model
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// CloudEvents types.
+const (
+	// Configuration, published by pipelines.
+	ConfigCreated = "io.certloop.config.created.v1"
+	ConfigUpdated = "io.certloop.config.updated.v1"
+	ConfigDeleted = "io.certloop.config.deleted.v1"
+	IssuerCreated = "io.certloop.issuer.created.v1"
+	IssuerUpdated = "io.certloop.issuer.updated.v1"
+	IssuerDeleted = "io.certloop.issuer.deleted.v1"
+
+	// Changes of our custom resources, from an ApiServerSource in Resource mode.
+	ResourceAdd    = "dev.knative.apiserver.resource.add"
+	ResourceUpdate = "dev.knative.apiserver.resource.update"
+	ResourceDelete = "dev.knative.apiserver.resource.delete"
+	// Changes of Secrets, from an ApiServerSource in Reference mode.
+	RefAdd    = "dev.knative.apiserver.ref.add"
+	RefUpdate = "dev.knative.apiserver.ref.update"
+	RefDelete = "dev.knative.apiserver.ref.delete"
+	// Ticks of a PingSource.
+	Ping = "dev.knative.sources.ping"
+
+	// Work that certloop gives to itself.
+	EnrollmentRequested = "io.certloop.enrollment.requested.v1"
+	RenewalRequested    = "io.certloop.renewal.requested.v1"
+
+	// Facts.
+	ConfigRejected      = "io.certloop.config.rejected.v1"
+	CertificateIssued   = "io.certloop.certificate.issued.v1"
+	CertificateRenewed  = "io.certloop.certificate.renewed.v1"
+	CertificateRestored = "io.certloop.certificate.restored.v1"
+	CertificateWaiting  = "io.certloop.certificate.waiting.v1"
+	CertificateFailed   = "io.certloop.certificate.failed.v1"
+	CertificateParked   = "io.certloop.certificate.parked.v1"
+	CertificateExpiring = "io.certloop.certificate.expiring.v1"
+	CertificateExpired  = "io.certloop.certificate.expired.v1"
+	SecretModified      = "io.certloop.secret.modified.v1"
+	SecretDeleted       = "io.certloop.secret.deleted.v1"
+	ScanCompleted       = "io.certloop.scan.completed.v1"
+	IssuanceMaybeOrphan = "io.certloop.issuance.orphaned.v1"
+)
+
+// CloudEvents extension attributes.
+const (
+	CorrelationID = "correlationid" // constant from a request to its certificate
+	CausationID   = "causationid"   // id of the event that led to this one
+	TraceParent   = "traceparent"   // W3C trace context of the origin
+	NotBefore     = "notbefore"     // RFC 3339 time before which the event is not delivered
+)
+
+// MaxEventBytes bounds an event, attributes and data together.
+const MaxEventBytes = 64 << 10
+
+// Kind is one row of the table of events.
+type Kind struct {
+	Type      string
+	Consumers []Verb // the functions that act on it
+	Fact      bool   // kept as history in EventsStream
+	Doc       string // one sentence for people
+}
+
+// Kinds is the table of events: what exists, who acts on it, what is kept.
+// The order is that of docs/events.md.
+func Kinds() []Kind {
+	return []Kind{
+		{ConfigCreated, []Verb{Enroll}, true, "A certificate configuration was declared. Data: a CMPCertificate."},
+		{ConfigUpdated, []Verb{Enroll}, true, "A certificate configuration changed. Data: a CMPCertificate."},
+		{ConfigDeleted, []Verb{Enroll}, true, "A certificate configuration was withdrawn; the output Secret stays. No data."},
+		{IssuerCreated, []Verb{Enroll}, true, "An issuer was declared. Data: a CMPIssuer."},
+		{IssuerUpdated, []Verb{Enroll}, true, "An issuer changed. Data: a CMPIssuer."},
+		{IssuerDeleted, []Verb{Enroll}, true, "An issuer was withdrawn. No data."},
+		{ResourceAdd, []Verb{Enroll}, false, "A CMPIssuer or CMPCertificate appeared (ApiServerSource, Resource mode)."},
+		{ResourceUpdate, []Verb{Enroll}, false, "A CMPIssuer or CMPCertificate changed."},
+		{ResourceDelete, []Verb{Enroll}, false, "A CMPIssuer or CMPCertificate is gone."},
+		{RefAdd, []Verb{Watch}, false, "A Secret appeared (ApiServerSource, Reference mode)."},
+		{RefUpdate, []Verb{Watch}, false, "A Secret changed."},
+		{RefDelete, []Verb{Watch}, false, "A Secret is gone."},
+		{Ping, []Verb{Scan}, false, "A PingSource ticked."},
+		{EnrollmentRequested, []Verb{Enroll}, false, "Look at this certificate again: a poll, a retry or a lease is due, or what it waited for has come."},
+		{RenewalRequested, []Verb{Renew}, true, "Renew this certificate now, or go on with its renewal."},
+		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
+		{CertificateIssued, nil, true, "A first certificate was issued and delivered."},
+		{CertificateRenewed, nil, true, "A new certificate replaced the former one."},
+		{CertificateRestored, nil, true, "The output Secret was put back from the record, without the CA."},
+		{CertificateWaiting, nil, true, "The CA is making us wait, or something this certificate needs does not exist yet."},
+		{CertificateFailed, nil, true, "An attempt failed; the next one is scheduled."},
+		{CertificateParked, nil, true, "The CA refused for a reason that repeating does not cure; a change or an event resumes."},
+		{CertificateExpiring, []Verb{Renew}, true, "The certificate is due for renewal."},
+		{CertificateExpired, []Verb{Renew}, true, "The certificate's validity has ended."},
+		{SecretModified, []Verb{Enroll}, true, "The output Secret no longer holds what was delivered."},
+		{SecretDeleted, []Verb{Enroll}, true, "The output Secret is gone."},
+		{ScanCompleted, nil, true, "A scan has looked at everything it should."},
+		{IssuanceMaybeOrphan, nil, true, "A request was interrupted and begun anew: the CA may have issued a certificate nobody has."},
+	}
+}
+
+// KindOf finds the row of a type.
+func KindOf(eventType string) (Kind, bool) {
+	for _, k := range Kinds() {
+		if k.Type == eventType {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
+// NewEvent makes an event about an object. data is encoded as JSON; nil means none.
+// The id is a UUIDv7; give a fact that may be told twice a [DerivedID] instead.
+func NewEvent(eventType string, key types.NamespacedName, data any) event.Event {
+	e := event.New()
+	e.SetID(uuid.Must(uuid.NewV7()).String())
+	e.SetType(eventType)
+	if key.Name != "" {
+		e.SetSubject(key.String())
+	}
+	if data != nil {
+		// Payload types hold strings, numbers and times only: encoding them cannot fail.
+		if err := e.SetData(event.ApplicationJSON, data); err != nil {
+			panic(fmt.Sprintf("model: payload %T cannot be encoded: %v", data, err))
+		}
+	}
+	return e
+}
+
+// Follow makes out a consequence of in: same correlation, in as its cause, same trace.
+func Follow(in, out event.Event) event.Event {
+	correlation, ok := in.Extensions()[CorrelationID].(string)
+	if !ok {
+		correlation = in.ID()
+	}
+	out.SetExtension(CorrelationID, correlation)
+	out.SetExtension(CausationID, in.ID())
+	if trace, ok := in.Extensions()[TraceParent].(string); ok {
+		out.SetExtension(TraceParent, trace)
+	}
+	return out
+}
+
+// Delay asks that e is not delivered before t.
+func Delay(e event.Event, t time.Time) event.Event {
+	e.SetExtension(NotBefore, t.UTC().Format(time.RFC3339Nano))
+	return e
+}
+
+// DueTime is when a delayed event is to be delivered; the zero time means at once.
+func DueTime(e event.Event) (time.Time, error) {
+	v, ok := e.Extensions()[NotBefore]
+	if !ok {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, fmt.Sprint(v))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("extension %s: %w", NotBefore, err)
+	}
+	return t, nil
+}
+
+// derivedSpace is the UUID namespace of derived event ids.
+var derivedSpace = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://certloop.io/events"))
+
+// DerivedID is an event id that is the same whenever the same thing is told,
+// so that telling it twice is told once (UUIDv5 over the parts).
+func DerivedID(parts ...string) string {
+	return uuid.NewSHA1(derivedSpace, []byte(strings.Join(parts, "\x00"))).String()
+}
+
+// ObjectOf is the object an event is about: the subject namespace/name of our own
+// events, the extensions namespace and name of an ApiServerSource. A tick is about
+// no object: the zero key.
+func ObjectOf(e event.Event) (types.NamespacedName, error) {
+	switch {
+	case e.Type() == Ping, e.Type() == ScanCompleted:
+		return types.NamespacedName{}, nil
+	case strings.HasPrefix(e.Type(), "dev.knative.apiserver."):
+		ns, _ := e.Extensions()["namespace"].(string)
+		name, _ := e.Extensions()["name"].(string)
+		if ns == "" || name == "" {
+			return types.NamespacedName{}, errors.New("extensions namespace and name are required in an event of an ApiServerSource")
+		}
+		return types.NamespacedName{Namespace: ns, Name: name}, nil
+	default:
+		return ParseKey(e.Subject())
+	}
+}
+
+// ObjectReference is the data of an ApiServerSource event in Reference mode.
+type ObjectReference struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace"`
+	Name       string `json:"name"`
+}
+
+// Work is the data of enrollment.requested and renewal.requested.
+type Work struct {
+	// Reason says why: poll, retry, lease, dependency, manual.
+	Reason string `json:"reason,omitempty"`
+	// Seen is the resourceVersion of the record at the time of asking. With reason
+	// lease it proves that nothing happened since: the holder of the lease is gone.
+	Seen string `json:"seen,omitempty"`
+}
+
+// Reasons of Work.
+const (
+	WorkPoll       = "poll"
+	WorkRetry      = "retry"
+	WorkLease      = "lease"
+	WorkDependency = "dependency"
+	WorkManual     = "manual"
+)
+
+// CertificateFact is the data of certificate.issued, .renewed, .restored, .expiring and .expired.
+type CertificateFact struct {
+	Serial      string      `json:"serial"`      // hex
+	Fingerprint string      `json:"fingerprint"` // SHA-256 of the certificate, hex
+	Subject     string      `json:"subject,omitempty"`
+	Issuer      string      `json:"issuer,omitempty"`
+	NotBefore   metav1.Time `json:"notBefore"`
+	NotAfter    metav1.Time `json:"notAfter"`
+	RenewalTime metav1.Time `json:"renewalTime"`
+	Revision    int64       `json:"revision"`
+	SecretName  string      `json:"secretName"`
+	Differences []string    `json:"differences,omitempty"` // what the CA granted otherwise than asked
+}
+
+// AttemptFact is the data of certificate.waiting, .failed and .parked.
+type AttemptFact struct {
+	Reason        string       `json:"reason"`
+	Message       string       `json:"message"`
+	Attempt       int64        `json:"attempt,omitempty"`
+	TransactionID string       `json:"transactionID,omitempty"` // hex
+	NextAttempt   *metav1.Time `json:"nextAttempt,omitempty"`
+}
+
+// SecretFact is the data of secret.modified and secret.deleted.
+type SecretFact struct {
+	SecretName string `json:"secretName"`
+	Cause      string `json:"cause"` // what is wrong with it, in words
+}
+
+// RejectedFact is the data of config.rejected.
+type RejectedFact struct {
+	Reason  string   `json:"reason"`
+	Message string   `json:"message"`
+	Fields  []string `json:"fields,omitempty"`
+}
+
+// OrphanFact is the data of issuance.orphaned.
+type OrphanFact struct {
+	TransactionID string `json:"transactionID"` // hex, of the abandoned transaction
+	Reason        string `json:"reason"`
+}
+
+// ScanFact is the data of scan.completed.
+type ScanFact struct {
+	Looked   int     `json:"looked"`   // certificates the API server returned
+	Expiring int     `json:"expiring"` // renewals asked for
+	Expired  int     `json:"expired"`
+	Pending  int     `json:"pending"` // enrollments asked for
+	Drifted  int     `json:"drifted"` // outputs that did not hold what was delivered
+	Seconds  float64 `json:"seconds"`
+}
+
+// DecodeData reads the JSON data of an event strictly: unknown fields, trailing
+// data and absent data are errors, in words for the event's sender.
+func DecodeData(e event.Event, into any) error {
+	if len(e.Data()) == 0 {
+		return errors.New("data: is required")
+	}
+	d := json.NewDecoder(bytes.NewReader(e.Data()))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("data: more than one JSON value")
+	}
+	return nil
+}

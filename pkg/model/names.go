@@ -1,0 +1,131 @@
+package model
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// GroupVersion is the API group and version of the custom resources.
+var GroupVersion = schema.GroupVersion{Group: "certloop.io", Version: "v1alpha1"}
+
+// Kinds and plural resource names of the custom resources.
+const (
+	CertificateKind     = "CMPCertificate"
+	CertificateResource = "cmpcertificates"
+	IssuerKind          = "CMPIssuer"
+	IssuerResource      = "cmpissuers"
+)
+
+// Labels and annotations on the Secrets that certloop writes.
+const (
+	ManagedByLabel        = "certloop.io/managed-by"  // always ManagedBy
+	CertificateLabel      = "certloop.io/certificate" // name of the CMPCertificate, shortened to a label value
+	RoleLabel             = "certloop.io/role"        // RoleRecord or RoleOutput
+	FingerprintAnnotation = "certloop.io/fingerprint" // SHA-256 over the projected data, hex
+	NotAfterAnnotation    = "certloop.io/not-after"   // RFC 3339, UTC
+	SerialAnnotation      = "certloop.io/serial"      // certificate serial number, hex
+	RevisionAnnotation    = "certloop.io/revision"    // counts the certificates issued for a configuration
+
+	ManagedBy  = "certloop"
+	RoleRecord = "record"
+	RoleOutput = "output"
+)
+
+// Field managers of server-side apply.
+const (
+	EventFieldManager  = "certloop-events" // owns the spec of objects that arrived as events
+	StatusFieldManager = "certloop"        // owns status
+)
+
+// Verb names a function as the consumer of a work subject.
+type Verb string
+
+// The four functions.
+const (
+	Enroll Verb = "enroll"
+	Renew  Verb = "renew"
+	Watch  Verb = "watch"
+	Scan   Verb = "scan"
+)
+
+// Streams of NATS JetStream and the subjects each one captures.
+const (
+	WorkStream   = "CERTLOOP_WORK"
+	EventsStream = "CERTLOOP_EVENTS"
+	DeadStream   = "CERTLOOP_DEAD"
+
+	WorkSubjects     = "certloop.work.>"
+	ScheduleSubjects = "certloop.sched.>"
+	FactSubjects     = "certloop.evt.>"
+	DeadSubjects     = "certloop.dead.>"
+)
+
+// noToken stands in a subject where an event concerns no object. It cannot be
+// a Kubernetes name, because those hold no underscore.
+const noToken = "_"
+
+// WorkSubject is where work for one function and one object is published.
+func WorkSubject(v Verb, key types.NamespacedName) string {
+	return "certloop.work." + string(v) + "." + tokens(key)
+}
+
+// ScheduleSubject is where work that is due later waits. There is one schedule
+// for each function and object: publishing again moves the alarm.
+func ScheduleSubject(v Verb, key types.NamespacedName) string {
+	return "certloop.sched." + string(v) + "." + tokens(key)
+}
+
+// DeadSubject is where a message that will never be handled is kept with its reason.
+func DeadSubject(v Verb, key types.NamespacedName) string {
+	return "certloop.dead." + string(v) + "." + tokens(key)
+}
+
+// FactSubject is where the history keeps an event, by the noun and the verb of
+// its type: io.certloop.certificate.issued.v1 of core/amf is kept at
+// certloop.evt.certificate.issued.core.amf.
+func FactSubject(eventType string, key types.NamespacedName) string {
+	words := strings.TrimSuffix(strings.TrimPrefix(eventType, "io.certloop."), ".v1")
+	return "certloop.evt." + words + "." + tokens(key)
+}
+
+// WorkFilter selects all work of one function.
+func WorkFilter(v Verb) string { return "certloop.work." + string(v) + ".>" }
+
+func tokens(key types.NamespacedName) string {
+	return token(key.Namespace) + "." + token(key.Name)
+}
+
+// token makes a Kubernetes name one NATS token. A dot would split it, so a dot is
+// written "_", which is legal in a token and impossible in a Kubernetes name.
+func token(name string) string {
+	if name == "" {
+		return noToken
+	}
+	return strings.ReplaceAll(name, ".", "_")
+}
+
+// ParseKey reads "namespace/name".
+func ParseKey(s string) (types.NamespacedName, error) {
+	ns, name, ok := strings.Cut(s, "/")
+	if !ok || ns == "" || name == "" || strings.Contains(name, "/") {
+		return types.NamespacedName{}, fmt.Errorf("subject %q is not namespace/name", clip(s, 80))
+	}
+	return types.NamespacedName{Namespace: ns, Name: name}, nil
+}
+
+// RecordName is the name of the Secret that holds the record of a certificate.
+func RecordName(certificate string) string { return certificate + ".certloop-record" }
+
+// LabelValue shortens a name to what a label value may hold (63 characters). It
+// is for people who select by label; code never finds an object by it.
+func LabelValue(name string) string { return strings.TrimRight(clip(name, 63), "-_.") }
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n]
+}

@@ -1,0 +1,45 @@
+package model
+
+import "time"
+
+// RenewalTime is when a certificate becomes due: renewBefore ahead of its end, or a
+// third of its lifetime when renewBefore is zero. It is never earlier than a third of
+// the lifetime after its beginning, whatever was configured and whatever the CA
+// granted, so that a renewal cannot make the next one due at once.
+func RenewalTime(notBefore, notAfter time.Time, renewBefore time.Duration) time.Time {
+	third := notAfter.Sub(notBefore) / 3
+	if renewBefore <= 0 {
+		renewBefore = third
+	}
+	due := notAfter.Add(-renewBefore)
+	if floor := notBefore.Add(third); due.Before(floor) {
+		return floor
+	}
+	return due
+}
+
+// RenewalDay is the value of status.renewalDay: the UTC day of a time.
+func RenewalDay(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// Retry intervals after a failed attempt.
+const (
+	FirstRetry = 30 * time.Second
+	LastRetry  = 10 * time.Minute
+)
+
+// RetryDelay is how long to wait after the given number of failed attempts (1 for
+// the first): 30 s, then growing by half each time up to 10 minutes, and never more than a
+// twentieth of the time that is left, because a certificate near its end is worth a
+// request. left is zero when there is no certificate to lose. jitter in [0,1)
+// spreads certificates that failed together over a further tenth.
+func RetryDelay(attempts int64, left time.Duration, jitter float64) time.Duration {
+	d := FirstRetry
+	for range min(attempts, 20) - 1 {
+		d += d / 2
+	}
+	d = min(d, LastRetry)
+	if left > 0 {
+		d = min(d, max(FirstRetry, left/20))
+	}
+	return d + time.Duration(jitter*float64(d)/10)
+}
