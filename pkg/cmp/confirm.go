@@ -1,0 +1,68 @@
+package cmp
+
+import tag "golang.org/x/crypto/cryptobyte/asn1"
+
+const sectionCertConf = "RFC 9810 §5.3.18"
+
+// CertConf is the body of certConf (RFC 9810 §5.3.18). Without any CertStatus
+// it rejects everything that was issued.
+type CertConf []CertStatus
+
+// CertStatus accepts or rejects one certificate.
+type CertStatus struct {
+	CertHash   []byte
+	CertReqID  int64
+	StatusInfo *StatusInfo          // nil means accepted
+	HashAlg    *AlgorithmIdentifier // needs pvno 3
+}
+
+func (CertConf) fits(t BodyType) bool { return t == TypeCertConf }
+
+func (b CertConf) append(w *writer) {
+	m := w.open(tag.SEQUENCE)
+	for i := range b {
+		w.certStatus(&b[i])
+	}
+	w.close(m)
+}
+
+func (w *writer) certStatus(s *CertStatus) {
+	m := w.open(tag.SEQUENCE)
+	w.octets(s.CertHash)
+	w.integer(s.CertReqID)
+	if s.StatusInfo != nil {
+		w.statusInfo(s.StatusInfo)
+	}
+	if s.HashAlg != nil {
+		e := w.open(explicit(0))
+		w.algorithm(*s.HashAlg)
+		w.close(e)
+	}
+	w.close(m)
+}
+
+func (p *parser) certConf() Body {
+	list := p.sequenceAt(sectionCertConf, "certConf")
+	b := CertConf{}
+	for list.more() {
+		b = append(b, list.certStatus())
+		list.check(len(b) <= MaxEntries, "certConf")
+	}
+	return b
+}
+
+func (p *parser) certStatus() CertStatus {
+	q := p.sequence("certConf")
+	s := CertStatus{CertHash: q.octets("certConf.certHash", MaxNonceBytes), CertReqID: q.integer("certConf.certReqId")}
+	if q.in.PeekASN1Tag(tag.SEQUENCE) {
+		info := q.statusInfo("certConf.statusInfo")
+		s.StatusInfo = &info
+	}
+	if e, ok := q.optional(explicit(0), "certConf.hashAlg"); ok {
+		alg := e.algorithm("certConf.hashAlg")
+		e.end("certConf.hashAlg")
+		s.HashAlg = &alg
+	}
+	q.end("certConf")
+	return s
+}

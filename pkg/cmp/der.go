@@ -1,0 +1,353 @@
+package cmp
+
+import (
+	"encoding/asn1"
+	"math/big"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	tag "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// explicit is the context-specific constructed tag [n].
+func explicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific().Constructed() }
+
+// implicit is the context-specific primitive tag [n].
+func implicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific() }
+
+// fault is the first thing found wrong with an input.
+type fault struct{ field, section string }
+
+func (f *fault) error() error {
+	if f.field == "" {
+		return nil
+	}
+	return &SyntaxError{Field: f.field, Section: f.section}
+}
+
+// parser reads strict DER from front to back. After the first fault, which it
+// shares with the parsers of enclosed elements, it reads nothing more.
+type parser struct {
+	in      cryptobyte.String
+	section string
+	fault   *fault
+}
+
+func (p *parser) ok() bool { return p.fault.field == "" }
+
+func (p *parser) more() bool { return p.ok() && !p.in.Empty() }
+
+func (p *parser) fail(field string) {
+	if p.ok() {
+		p.fault.field, p.fault.section = field, p.section
+	}
+	p.in = nil
+}
+
+func (p *parser) check(valid bool, field string) {
+	if !valid {
+		p.fail(field)
+	}
+}
+
+// end complains about anything left over.
+func (p *parser) end(field string) { p.check(p.in.Empty(), field) }
+
+// child is a parser of p's enclosed element.
+func (p *parser) child(content []byte) parser {
+	return parser{in: content, section: p.section, fault: p.fault}
+}
+
+// enter reads one element and returns a parser of its content.
+func (p *parser) enter(t tag.Tag, field string) parser {
+	var content cryptobyte.String
+	p.check(p.ok() && p.in.ReadASN1(&content, t), field)
+	return p.child(content)
+}
+
+func (p *parser) sequence(field string) parser { return p.enter(tag.SEQUENCE, field) }
+
+// sequenceAt enters a SEQUENCE that another section defines.
+func (p *parser) sequenceAt(section, field string) parser {
+	q := p.sequence(field)
+	q.section = section
+	return q
+}
+
+// optional enters an element if it is there.
+func (p *parser) optional(t tag.Tag, field string) (parser, bool) {
+	if !p.ok() || !p.in.PeekASN1Tag(t) {
+		return parser{fault: p.fault}, false
+	}
+	return p.enter(t, field), true
+}
+
+// element reads one element of any tag, header included. It does not look inside.
+func (p *parser) element(field string) []byte {
+	var raw cryptobyte.String
+	var t tag.Tag
+	p.check(p.ok() && p.in.ReadAnyASN1Element(&raw, &t), field)
+	return raw
+}
+
+// tagged reads one element with the tag given, header included.
+func (p *parser) tagged(t tag.Tag, field string) []byte {
+	var raw cryptobyte.String
+	p.check(p.ok() && p.in.ReadASN1Element(&raw, t), field)
+	return raw
+}
+
+func (p *parser) integer(field string) int64 {
+	var n int64
+	p.check(p.ok() && p.in.ReadASN1Integer(&n), field)
+	return n
+}
+
+func (p *parser) bigInteger(t tag.Tag, field string) *big.Int {
+	content := p.enter(t, field)
+	b := []byte(content.in)
+	p.check(len(b) > 0 && len(b) <= MaxNonceBytes && minimalInteger(b), field)
+	if !p.ok() {
+		return nil
+	}
+	n := new(big.Int).SetBytes(b)
+	if b[0]&0x80 != 0 {
+		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(len(b))*8))
+	}
+	return n
+}
+
+func minimalInteger(b []byte) bool {
+	return len(b) < 2 || (b[0] != 0 || b[1]&0x80 != 0) && (b[0] != 0xff || b[1]&0x80 == 0)
+}
+
+func (p *parser) octets(field string, limit int) []byte {
+	content := p.enter(tag.OCTET_STRING, field)
+	p.check(len(content.in) <= limit, field)
+	if len(content.in) == 0 {
+		return []byte{} // present, and empty
+	}
+	return content.in
+}
+
+// bits reads a BIT STRING of whole octets.
+func (p *parser) bits(field string) []byte {
+	content := p.enter(tag.BIT_STRING, field)
+	return content.wholeOctets(field)
+}
+
+func (p *parser) wholeOctets(field string) []byte {
+	p.check(len(p.in) > 0 && p.in[0] == 0, field)
+	if !p.ok() {
+		return nil
+	}
+	return p.in[1:]
+}
+
+func (p *parser) null(field string) {
+	content := p.enter(tag.NULL, field)
+	content.end(field)
+}
+
+func (p *parser) boolean(field string) bool {
+	var v bool
+	p.check(p.ok() && p.in.ReadASN1Boolean(&v), field)
+	return v
+}
+
+func (p *parser) oid(field string) asn1.ObjectIdentifier {
+	raw := cryptobyte.String(p.tagged(tag.OBJECT_IDENTIFIER, field))
+	if known, ok := knownOIDs[string(raw)]; ok {
+		return known
+	}
+	var oid asn1.ObjectIdentifier
+	p.check(p.ok() && raw.ReadASN1ObjectIdentifier(&oid), field)
+	return oid
+}
+
+// utf8Strings reads SEQUENCE SIZE (1..MAX) OF UTF8String (PKIFreeText).
+func (p *parser) utf8Strings(field string) []string {
+	list := p.sequence(field)
+	list.check(!list.in.Empty(), field)
+	var out []string
+	for list.more() {
+		s := list.enter(tag.UTF8String, field)
+		out = append(out, string(s.in))
+		list.check(len(out) <= MaxEntries, field)
+	}
+	return out
+}
+
+// DER has one form for a GeneralizedTime: seconds always, a fraction only where
+// it is not zero and then without trailing zeros, and Z (X.690 §11.7).
+const (
+	generalizedTime = "20060102150405Z"
+	fractionalTime  = "20060102150405.999999999Z"
+	utcTime         = "060102150405Z"
+)
+
+func (p *parser) generalizedTime(field string) time.Time {
+	content := p.enter(tag.GeneralizedTime, field)
+	return content.timeAs(fractionalTime, field)
+}
+
+func (p *parser) timeAs(layout, field string) time.Time {
+	text := string(p.in)
+	t, err := time.Parse(layout, text)
+	p.check(p.ok() && err == nil && t.Format(layout) == text, field)
+	return t
+}
+
+// time reads the CHOICE of UTCTime and GeneralizedTime (RFC 5280 §4.1.2.5).
+func (p *parser) time(field string) time.Time {
+	if content, ok := p.optional(tag.UTCTime, field); ok {
+		t := content.timeAs(utcTime, field)
+		if t.Year() >= 2050 {
+			t = t.AddDate(-100, 0, 0)
+		}
+		p.check(content.ok() && string(content.in) == t.Format(utcTime), field)
+		return t
+	}
+	t := p.generalizedTime(field)
+	p.check(!inUTCTime(t) && t.Nanosecond() == 0, field)
+	return t
+}
+
+// inUTCTime tells whether RFC 5280 wants t as a UTCTime.
+func inUTCTime(t time.Time) bool { return t.Year() >= 1950 && t.Year() < 2050 }
+
+// writer appends DER to a buffer. Lengths are patched in when an element is
+// closed, so that nothing is measured twice.
+type writer struct{ b []byte }
+
+// open begins an element and returns the mark that close wants.
+func (w *writer) open(t tag.Tag) int {
+	w.b = append(w.b, byte(t), 0)
+	return len(w.b)
+}
+
+func (w *writer) close(mark int) {
+	n := len(w.b) - mark
+	if n < 0x80 {
+		w.b[mark-1] = byte(n)
+		return
+	}
+	var length [5]byte
+	i := len(length)
+	for v := n; v > 0; v >>= 8 {
+		i--
+		length[i] = byte(v)
+	}
+	extra := len(length) - i
+	w.b[mark-1] = 0x80 | byte(extra)
+	w.b = append(w.b, length[i:]...)
+	copy(w.b[mark+extra:], w.b[mark:mark+n])
+	copy(w.b[mark:], length[i:])
+}
+
+func (w *writer) raw(der []byte) { w.b = append(w.b, der...) }
+
+func (w *writer) primitive(t tag.Tag, content []byte) {
+	m := w.open(t)
+	w.raw(content)
+	w.close(m)
+}
+
+func (w *writer) octets(content []byte) { w.primitive(tag.OCTET_STRING, content) }
+
+func (w *writer) null() { w.b = append(w.b, byte(tag.NULL), 0) }
+
+func (w *writer) bits(t tag.Tag, octets []byte) {
+	m := w.open(t)
+	w.b = append(w.b, 0)
+	w.raw(octets)
+	w.close(m)
+}
+
+func (w *writer) integer(n int64) {
+	size := 1
+	for v := n; v > 0x7f || v < -0x80; v >>= 8 {
+		size++
+	}
+	m := w.open(tag.INTEGER)
+	for size--; size >= 0; size-- {
+		w.b = append(w.b, byte(n>>(8*size)))
+	}
+	w.close(m)
+}
+
+func (w *writer) bigInteger(t tag.Tag, n *big.Int) {
+	m := w.open(t)
+	switch {
+	case n.Sign() >= 0:
+		if n.BitLen()%8 == 0 {
+			w.b = append(w.b, 0)
+		}
+		w.b = append(w.b, n.Bytes()...)
+	default:
+		size := new(big.Int).Not(n).BitLen()/8 + 1
+		two := new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(size)*8))
+		w.b = append(w.b, two.FillBytes(make([]byte, size))...)
+	}
+	w.close(m)
+}
+
+func (w *writer) boolean(v bool) {
+	b := byte(0)
+	if v {
+		b = 0xff
+	}
+	w.b = append(w.b, byte(tag.BOOLEAN), 1, b)
+}
+
+func (w *writer) oid(oid asn1.ObjectIdentifier) {
+	m := w.open(tag.OBJECT_IDENTIFIER)
+	if len(oid) >= 2 {
+		w.base128(oid[0]*40 + oid[1])
+		for _, arc := range oid[2:] {
+			w.base128(arc)
+		}
+	}
+	w.close(m)
+}
+
+func (w *writer) base128(n int) {
+	shift := 0
+	for v := n >> 7; v > 0; v >>= 7 {
+		shift += 7
+	}
+	for ; shift > 0; shift -= 7 {
+		w.b = append(w.b, byte(n>>shift)&0x7f|0x80)
+	}
+	w.b = append(w.b, byte(n)&0x7f)
+}
+
+func (w *writer) utf8Strings(texts []string) {
+	m := w.open(tag.SEQUENCE)
+	for _, s := range texts {
+		e := w.open(tag.UTF8String)
+		w.b = append(w.b, s...)
+		w.close(e)
+	}
+	w.close(m)
+}
+
+func (w *writer) generalizedTime(t time.Time) {
+	m := w.open(tag.GeneralizedTime)
+	w.b = t.UTC().AppendFormat(w.b, fractionalTime)
+	w.close(m)
+}
+
+// time writes UTCTime through 2049 and GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5).
+func (w *writer) time(t time.Time) {
+	t = t.UTC()
+	if !inUTCTime(t) {
+		m := w.open(tag.GeneralizedTime)
+		w.b = t.AppendFormat(w.b, generalizedTime)
+		w.close(m)
+		return
+	}
+	m := w.open(tag.UTCTime)
+	w.b = t.AppendFormat(w.b, utcTime)
+	w.close(m)
+}

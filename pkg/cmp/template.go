@@ -1,0 +1,245 @@
+package cmp
+
+import (
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	tag "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const sectionTemplate = "RFC 4211 §5"
+
+// CertTemplate is what is asked of a certificate (RFC 4211 §5). A nil or zero
+// field is absent; to ask for an empty subject, say [NullDN].
+//
+// To ask for a key set PublicKey. A template that was parsed has PublicKeyInfo
+// instead, which is undecoded: [CertTemplate.Key] decodes it. Where both are
+// set PublicKeyInfo counts.
+type CertTemplate struct {
+	Version       *int64
+	SerialNumber  *big.Int // for revocation requests only
+	SigningAlg    *AlgorithmIdentifier
+	Issuer        Name
+	NotBefore     time.Time // OptionalValidity, to the second
+	NotAfter      time.Time
+	Subject       Name
+	PublicKey     crypto.PublicKey
+	PublicKeyInfo []byte // DER of a SubjectPublicKeyInfo
+	IssuerUID     []byte // content of the BIT STRING
+	SubjectUID    []byte
+	Extensions    []pkix.Extension
+
+	emptyValidity bool // an OptionalValidity with neither time was there
+}
+
+// Key decodes the public key of t. It fails if t has none, or one of a kind
+// that crypto/x509 does not know.
+func (t *CertTemplate) Key() (crypto.PublicKey, error) {
+	switch {
+	case t.PublicKeyInfo != nil:
+		key, err := x509.ParsePKIXPublicKey(t.PublicKeyInfo)
+		if err != nil {
+			return nil, fmt.Errorf("publicKey of a CertTemplate: %w", err)
+		}
+		return key, nil
+	case t.PublicKey != nil:
+		return t.PublicKey, nil
+	}
+	return nil, errors.New("publicKey of a CertTemplate: absent")
+}
+
+// Extension finds the extension of a type.
+func (t *CertTemplate) Extension(id []int) (pkix.Extension, bool) {
+	for _, e := range t.Extensions {
+		if e.Id.Equal(id) {
+			return e, true
+		}
+	}
+	return pkix.Extension{}, false
+}
+
+// settle encodes PublicKey, so that encoding t cannot fail any more.
+func (t *CertTemplate) settle() error {
+	if t.PublicKeyInfo != nil || t.PublicKey == nil {
+		return nil
+	}
+	der, err := x509.MarshalPKIXPublicKey(t.PublicKey)
+	if err != nil {
+		return fmt.Errorf("encoding the publicKey of a CertTemplate: %w", err)
+	}
+	t.PublicKeyInfo = der
+	return nil
+}
+
+func (p *parser) certTemplate(field string) CertTemplate {
+	q := p.sequenceAt(sectionTemplate, field)
+	var t CertTemplate
+	q.templateSerial(&t, field)
+	if e, ok := q.optional(explicit(3), field+".issuer"); ok {
+		t.Issuer = e.name(field + ".issuer")
+		e.end(field + ".issuer")
+	}
+	if e, ok := q.optional(explicit(4), field+".validity"); ok {
+		e.validity(&t, field)
+	}
+	if e, ok := q.optional(explicit(5), field+".subject"); ok {
+		t.Subject = e.name(field + ".subject")
+		e.end(field + ".subject")
+	}
+	if e, ok := q.optional(explicit(6), field+".publicKey"); ok {
+		t.PublicKeyInfo = e.publicKeyInfo(field + ".publicKey")
+	}
+	t.IssuerUID = q.implicitBits(7, field+".issuerUID")
+	t.SubjectUID = q.implicitBits(8, field+".subjectUID")
+	if e, ok := q.optional(explicit(9), field+".extensions"); ok {
+		t.Extensions = e.extensionFields(field + ".extensions")
+	}
+	q.end(field)
+	return t
+}
+
+func (p *parser) templateSerial(t *CertTemplate, field string) {
+	if p.in.PeekASN1Tag(implicit(0)) {
+		version := p.bigInteger(implicit(0), field+".version")
+		p.check(version != nil && version.IsInt64(), field+".version")
+		if p.ok() {
+			v := version.Int64()
+			t.Version = &v
+		}
+	}
+	if p.in.PeekASN1Tag(implicit(1)) {
+		t.SerialNumber = p.bigInteger(implicit(1), field+".serialNumber")
+	}
+	if e, ok := p.optional(explicit(2), field+".signingAlg"); ok {
+		a := e.algorithmFields(field + ".signingAlg")
+		t.SigningAlg = &a
+	}
+}
+
+func (p *parser) validity(t *CertTemplate, field string) {
+	t.emptyValidity = p.in.Empty()
+	if e, ok := p.optional(explicit(0), field+".notBefore"); ok {
+		t.NotBefore = e.time(field + ".notBefore")
+		e.end(field + ".notBefore")
+	}
+	if e, ok := p.optional(explicit(1), field+".notAfter"); ok {
+		t.NotAfter = e.time(field + ".notAfter")
+		e.end(field + ".notAfter")
+	}
+	p.end(field + ".validity")
+}
+
+// publicKeyInfo checks the structure of the fields of a SubjectPublicKeyInfo
+// and gives them back under the tag of a SEQUENCE.
+func (p *parser) publicKeyInfo(field string) []byte {
+	content := p.in
+	p.algorithm(field + ".algorithm")
+	p.enter(tag.BIT_STRING, field+".subjectPublicKey")
+	p.end(field)
+	var w writer
+	w.primitive(tag.SEQUENCE, content)
+	return w.b
+}
+
+func (p *parser) implicitBits(n uint8, field string) []byte {
+	q, ok := p.optional(implicit(n), field)
+	if !ok {
+		return nil
+	}
+	return q.wholeOctets(field)
+}
+
+// extensionFields reads the content of Extensions (RFC 5280 §4.2).
+func (p *parser) extensionFields(field string) []pkix.Extension {
+	p.check(!p.in.Empty(), field)
+	var out []pkix.Extension
+	for p.more() {
+		q := p.sequence(field)
+		e := pkix.Extension{Id: q.oid(field + ".extnID")}
+		if q.in.PeekASN1Tag(tag.BOOLEAN) {
+			e.Critical = q.boolean(field + ".critical")
+			q.check(e.Critical, field+".critical") // DER leaves the default out
+		}
+		e.Value = q.octets(field+".extnValue", MaxMessageBytes)
+		q.end(field)
+		out = append(out, e)
+		p.check(len(out) <= MaxEntries, field)
+	}
+	return out
+}
+
+func (w *writer) extensionFields(list []pkix.Extension) {
+	for i := range list {
+		e := w.open(tag.SEQUENCE)
+		w.oid(list[i].Id)
+		if list[i].Critical {
+			w.boolean(true)
+		}
+		w.octets(list[i].Value)
+		w.close(e)
+	}
+}
+
+func (w *writer) certTemplate(t *CertTemplate) {
+	m := w.open(tag.SEQUENCE)
+	if t.Version != nil {
+		w.bigInteger(implicit(0), big.NewInt(*t.Version))
+	}
+	if t.SerialNumber != nil {
+		w.bigInteger(implicit(1), t.SerialNumber)
+	}
+	if t.SigningAlg != nil {
+		e := w.open(explicit(2))
+		w.algorithmFields(*t.SigningAlg)
+		w.close(e)
+	}
+	w.taggedElement(3, t.Issuer) // a CHOICE keeps its own tag (X.680 §31.2.7)
+	w.validity(t)
+	w.taggedElement(5, t.Subject)
+	w.publicKey(t)
+	if t.IssuerUID != nil {
+		w.bits(implicit(7), t.IssuerUID)
+	}
+	if t.SubjectUID != nil {
+		w.bits(implicit(8), t.SubjectUID)
+	}
+	if t.Extensions != nil {
+		e := w.open(explicit(9))
+		w.extensionFields(t.Extensions)
+		w.close(e)
+	}
+	w.close(m)
+}
+
+func (w *writer) validity(t *CertTemplate) {
+	if t.NotBefore.IsZero() && t.NotAfter.IsZero() && !t.emptyValidity {
+		return
+	}
+	m := w.open(explicit(4))
+	if !t.NotBefore.IsZero() {
+		e := w.open(explicit(0))
+		w.time(t.NotBefore)
+		w.close(e)
+	}
+	if !t.NotAfter.IsZero() {
+		e := w.open(explicit(1))
+		w.time(t.NotAfter)
+		w.close(e)
+	}
+	w.close(m)
+}
+
+// publicKey writes PublicKeyInfo with the implicit tag [6] in place of its own.
+func (w *writer) publicKey(t *CertTemplate) {
+	if t.PublicKeyInfo == nil {
+		return
+	}
+	start := len(w.b)
+	w.raw(t.PublicKeyInfo)
+	w.b[start] = byte(explicit(6))
+}
