@@ -1,0 +1,241 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+const (
+	ackTimeout     = 5 * time.Second // for JetStream to confirm an acknowledgement
+	retryConsumer  = time.Second     // between attempts to reach the broker
+	maxUnsettled   = 10_000          // events under way or waiting for redelivery, for one function
+	heartbeatShare = 4               // heartbeats within AckWait while a handler runs
+	maxTermText    = 200             // bytes of a reason for termination
+)
+
+// Consume pulls the function's work from JetStream through a durable consumer
+// named after the verb, which it creates. It outlasts an absent broker or stream.
+// When ctx ends it pulls no more, gives the handlers at work up to Grace to
+// finish, and returns once all have.
+func (r *Receiver) Consume(ctx context.Context) {
+	hard, stop := withGrace(ctx, r.grace())
+	defer stop()
+	var said notice
+	var workers sync.WaitGroup
+	for range r.concurrency() {
+		workers.Go(func() { r.pull(ctx, hard, &said) })
+	}
+	workers.Wait()
+}
+
+// withGrace returns a context that ends some time after ctx has, or at stop.
+func withGrace(ctx context.Context, grace time.Duration) (hard context.Context, stop func()) {
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+			pause(hard, grace)
+			cancel()
+		case <-hard.Done():
+		}
+	})
+	return hard, func() { cancel(); wg.Wait() }
+}
+
+// pull takes one event after the other, each only when the former is settled.
+func (r *Receiver) pull(ctx, hard context.Context, said *notice) {
+	var consumer jetstream.Consumer
+	for ctx.Err() == nil {
+		var err error
+		if consumer == nil {
+			consumer, err = r.consumer(ctx)
+		}
+		if err == nil {
+			err = r.next(ctx, hard, consumer)
+		}
+		if said.change(err) && ctx.Err() == nil {
+			r.tell(ctx, err)
+		}
+		if err != nil {
+			consumer = nil
+			pause(ctx, retryConsumer)
+		}
+	}
+}
+
+func (r *Receiver) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	consumer, err := r.Bus.js.CreateOrUpdateConsumer(ctx, model.WorkStream, jetstream.ConsumerConfig{
+		Durable:       string(r.Verb),
+		Description:   "certloop function " + string(r.Verb),
+		FilterSubject: model.WorkFilter(r.Verb),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       r.ackWait(),
+		// The server would keep an exhausted message for ever and tell nobody, so
+		// the counting is ours: see settle.
+		MaxDeliver:    -1,
+		MaxAckPending: maxUnsettled,
+	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("stream %s does not exist: create it with `certloop bus apply`", model.WorkStream)
+	}
+	return consumer, err
+}
+
+// next waits for one event and sees it settled. No event for a while is no error.
+func (r *Receiver) next(ctx, hard context.Context, consumer jetstream.Consumer) error {
+	msg, err := consumer.Next(jetstream.FetchContext(ctx))
+	switch {
+	case err == nil:
+		r.receive(hard, msg)
+		return nil
+	case errors.Is(err, nats.ErrTimeout), ctx.Err() != nil:
+		return nil
+	default:
+		return err
+	}
+}
+
+func (r *Receiver) tell(ctx context.Context, err error) {
+	if err == nil {
+		r.Log.InfoContext(ctx, "consuming", "consumer", r.Verb)
+		return
+	}
+	r.Log.WarnContext(ctx, "cannot consume yet", "consumer", r.Verb, "err", err)
+}
+
+// receive sees one delivery through to its settlement.
+func (r *Receiver) receive(ctx context.Context, msg jetstream.Msg) {
+	began := time.Now()
+	release := r.hold(ctx, msg)
+	defer release()
+	in, err := decode(ctx, msg.Headers(), msg.Data())
+	if err == nil {
+		err = r.attempt(ctx, in)
+	}
+	d := receiptOf(msg)
+	outcome, err := r.settle(ctx, msg, d, in, err)
+	r.report(ctx, settled{in, d.count, outcome, time.Since(began), err})
+}
+
+// hold tells JetStream that the event is being worked on, until release.
+func (r *Receiver) hold(ctx context.Context, msg jetstream.Msg) (release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for pause(ctx, r.ackWait()/heartbeatShare) {
+			// A heartbeat that does not get through is followed by the next one.
+			_ = msg.InProgress()
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// settle is the JetStream column of the table in the package documentation. It
+// returns what became of the event, and the error to report.
+func (r *Receiver) settle(ctx context.Context, msg jetstream.Msg, d receipt, in event.Event, err error) (string, error) {
+	if err == nil {
+		return accepted, acknowledge(ctx, msg)
+	}
+	refused, ok := errors.AsType[*refusal](err)
+	if !ok && d.count >= uint64(r.maxDeliver()) { //nolint:gosec // a count, never negative
+		refused, ok = refuse(Exhausted, err), true
+	}
+	if ok {
+		buried := r.bury(ctx, letter{msg.Headers(), msg.Data(), msg.Subject(), d.count, d.id}, in, refused)
+		if buried == nil {
+			return dead, errors.Join(err, msg.TermWithReason(term(refused)))
+		}
+		err = errors.Join(err, buried)
+	}
+	return retried, errors.Join(err, msg.NakWithDelay(r.delay(d)))
+}
+
+func acknowledge(ctx context.Context, msg jetstream.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	if err := msg.DoubleAck(ctx); err != nil {
+		return fmt.Errorf("acknowledging: %w; it will be delivered again", err)
+	}
+	return nil
+}
+
+// term is the reason in an advisory, one line of text.
+func term(why *refusal) string {
+	return clip(string(why.reason)+": "+strings.Join(strings.Fields(why.Error()), " "), maxTermText)
+}
+
+// receipt is where and how often JetStream has delivered a message.
+type receipt struct {
+	id       string // of the message, unlike that of any other
+	sequence uint64
+	count    uint64
+}
+
+func receiptOf(msg jetstream.Msg) receipt {
+	meta, err := msg.Metadata()
+	if err != nil { // only a message that no consumer delivered has none
+		return receipt{count: 1}
+	}
+	return receipt{
+		id:       fmt.Sprintf("%s/%d/%d", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano()),
+		sequence: meta.Sequence.Stream,
+		count:    meta.NumDelivered,
+	}
+}
+
+// delay doubles with every delivery, from MinDelay up to MaxDelay, and is spread
+// over the last fifth so that what failed together does not return together.
+func (r *Receiver) delay(d receipt) time.Duration {
+	wait := r.minDelay()
+	for n := uint64(1); n < d.count && wait < r.maxDelay(); n++ {
+		wait *= 2
+	}
+	wait = min(wait, r.maxDelay())
+	const steps = 1000
+	spread := (d.sequence*2654435761 + d.count*40503) % steps
+	return wait - wait/5*time.Duration(spread)/steps //nolint:gosec // below steps
+}
+
+// pause waits, and reports whether it waited to the end.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// notice remembers what was last said, so that a trouble is told once and not by
+// every worker every second.
+type notice struct {
+	mu   sync.Mutex
+	said bool
+	last string
+}
+
+// change reports whether err is news.
+func (n *notice) change(err error) bool {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	news := !n.said || text != n.last
+	n.said, n.last = true, text
+	return news
+}
