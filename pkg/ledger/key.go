@@ -1,0 +1,147 @@
+package ledger
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// PrivateKey is a private key that prints as redacted, in every way fmt, slog and
+// encoding/json print things. The zero value holds no key.
+type PrivateKey struct {
+	signer crypto.Signer
+}
+
+const redacted = "[private key redacted]"
+
+// String implements fmt.Stringer.
+func (PrivateKey) String() string { return redacted }
+
+// GoString implements fmt.GoStringer.
+func (PrivateKey) GoString() string { return redacted }
+
+// Format implements fmt.Formatter, for verbs such as %x that would look inside.
+func (PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// MarshalJSON implements json.Marshaler.
+func (PrivateKey) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// LogValue implements slog.LogValuer.
+func (PrivateKey) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// Signer gives the key to whoever signs with it; nil when there is none.
+func (k PrivateKey) Signer() crypto.Signer { return k.signer }
+
+// GenerateKey makes a new key.
+func GenerateKey(want model.PrivateKey) (PrivateKey, error) {
+	if want.Algorithm == model.RSA {
+		key, err := rsa.GenerateKey(rand.Reader, max(want.Size, 2048))
+		return PrivateKey{key}, err
+	}
+	key, err := ecdsa.GenerateKey(curve(want.Size), rand.Reader)
+	return PrivateKey{key}, err
+}
+
+func curve(size int) elliptic.Curve {
+	switch size {
+	case 384:
+		return elliptic.P384()
+	case 521:
+		return elliptic.P521()
+	default:
+		return elliptic.P256()
+	}
+}
+
+// MaxPEMBytes bounds what is read as PEM: keys, certificates, bundles.
+const MaxPEMBytes = 64 << 10
+
+// ParseKey reads a private key in PEM: PKCS #8, SEC 1 or PKCS #1. The error never
+// repeats what was read.
+func ParseKey(data []byte) (PrivateKey, error) {
+	if len(data) > MaxPEMBytes {
+		return PrivateKey{}, fmt.Errorf("longer than %d bytes", MaxPEMBytes)
+	}
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if key, ok := parseKeyBlock(block); ok {
+			return key, nil
+		}
+	}
+	return PrivateKey{}, errors.New("no private key in PEM (PKCS #8, EC or RSA, unencrypted)")
+}
+
+func parseKeyBlock(block *pem.Block) (PrivateKey, bool) {
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	default:
+		return PrivateKey{}, false
+	}
+	signer, ok := key.(crypto.Signer)
+	return PrivateKey{signer}, err == nil && ok
+}
+
+// PEM is the key as PKCS #8, for a Secret.
+func (k PrivateKey) PEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// Fits tells whether the key is the one a certificate was issued for.
+func (k PrivateKey) Fits(cert *x509.Certificate) bool {
+	if k.signer == nil || cert == nil {
+		return false
+	}
+	public, ok := k.signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(cert.PublicKey)
+}
+
+// ParseCertificates reads certificates in PEM, the first one first. Anything that is
+// not a certificate block is passed over; no certificate at all is an error.
+func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
+	if len(data) > MaxPEMBytes {
+		return nil, fmt.Errorf("longer than %d bytes", MaxPEMBytes)
+	}
+	var out []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, cert)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no certificate in PEM")
+	}
+	return out, nil
+}
+
+// EncodeCertificates writes certificates in PEM, in the order given.
+func EncodeCertificates(certs ...*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
+}

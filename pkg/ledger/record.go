@@ -1,0 +1,284 @@
+package ledger
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// RecordType is the type of the Secrets that hold records.
+const RecordType corev1.SecretType = "certloop.io/record"
+
+// Data keys of a record.
+const (
+	stateKey       = "state.json"
+	nextKeyKey     = "next.key"
+	nextChainKey   = "next.crt"
+	transactionKey = "transaction"
+)
+
+// Record is what is known of one certificate: what was issued last, and the
+// transaction that is in flight.
+type Record struct {
+	Current *Issuance // the certificate in use; nil before the first
+	Flight  *Flight   // the transaction in flight; nil when there is none
+	Lease   *Lease    // who works on it; nil when nobody does
+	Fence   int64     // counts claims; a higher one beats a lower one
+	Attempt Attempts  // what failed since the last success
+	owner   *model.CMPCertificate
+	secret  *corev1.Secret // as read; nil when there is none yet
+}
+
+// Issuance is a certificate with its key.
+type Issuance struct {
+	Key      PrivateKey
+	Chain    []*x509.Certificate // the certificate, then its issuers upward
+	Anchors  []*x509.Certificate // the trust anchor the chain ends in
+	Revision int64               // 1 for the first certificate of a configuration
+	Config   string              // digest of the configuration it was asked with
+	Stored   time.Time           // when it was stored
+}
+
+// Certificate is the certificate itself.
+func (i *Issuance) Certificate() *x509.Certificate { return i.Chain[0] }
+
+// Purposes of a Flight.
+const (
+	ForEnrollment = "enrollment"
+	ForRenewal    = "renewal"
+)
+
+// Flight is a CMP transaction that has begun and not ended.
+type Flight struct {
+	Purpose     string              // ForEnrollment or ForRenewal
+	Config      string              // digest of the configuration asked for
+	ID          string              // transactionID, hex
+	Key         PrivateKey          // the next key
+	Transaction []byte              // cmp.Transaction, marshalled; holds no secret
+	Chain       []*x509.Certificate // what the CA issued, before it is confirmed; nil before
+	Begun       time.Time
+	NextPoll    time.Time // the CA makes us wait until then; zero when it does not
+}
+
+// Lease says who is working on a certificate. Beat counts while the holder lives.
+type Lease struct {
+	Holder string `json:"holder"`
+	Beat   int64  `json:"beat"`
+}
+
+// Attempts is what is remembered between attempts.
+type Attempts struct {
+	Failed  int64     `json:"failed,omitempty"`  // since the last success
+	Next    time.Time `json:"next,omitzero"`     // not before this time
+	Reason  string    `json:"reason,omitempty"`  // of the last failure
+	Message string    `json:"message,omitempty"` // of the last failure
+	Parked  string    `json:"parked,omitempty"`  // what must change before the next attempt: digest of configuration and issuer
+	Orphans int64     `json:"orphans,omitempty"` // requests that were abandoned and may have been answered
+}
+
+// state is the part of a record that is no key and no certificate, as JSON.
+type state struct {
+	Revision int64        `json:"revision,omitempty"`
+	Config   string       `json:"config,omitempty"`
+	Stored   time.Time    `json:"stored,omitzero"`
+	Flight   *flightState `json:"flight,omitempty"`
+	Lease    *Lease       `json:"lease,omitempty"`
+	Fence    int64        `json:"fence,omitempty"`
+	Attempt  Attempts     `json:"attempt,omitzero"`
+}
+
+type flightState struct {
+	Purpose  string    `json:"purpose"`
+	Config   string    `json:"config"`
+	ID       string    `json:"id"`
+	Begun    time.Time `json:"begun"`
+	NextPoll time.Time `json:"nextPoll,omitzero"`
+}
+
+// Record reads the record of a certificate. One that does not exist yet is empty,
+// and the first Save creates it.
+func (s *Store) Record(ctx context.Context, cert *model.CMPCertificate) (*Record, error) {
+	secret, err := s.Secret(ctx, recordKey(cert))
+	if errors.Is(err, ErrNotFound) {
+		return &Record{owner: cert}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !metav1.IsControlledBy(secret, cert) {
+		return nil, fmt.Errorf("secret %s: %w", recordKey(cert), ErrNotManaged)
+	}
+	rec, err := decode(secret)
+	if err != nil {
+		return nil, fmt.Errorf("record %s: %w", recordKey(cert), err)
+	}
+	rec.owner, rec.secret = cert, secret
+	return rec, nil
+}
+
+func recordKey(cert *model.CMPCertificate) types.NamespacedName {
+	return types.NamespacedName{Namespace: cert.Namespace, Name: model.RecordName(cert.Name)}
+}
+
+// Version identifies this state of the record; it changes with every write. It is
+// empty for a record that does not exist.
+func (r *Record) Version() string {
+	if r.secret == nil {
+		return ""
+	}
+	return r.secret.ResourceVersion
+}
+
+// Claim makes holder the one who works on the certificate, with a fence higher than
+// any before. It takes effect with Save.
+func (r *Record) Claim(holder string) {
+	r.Fence++
+	r.Lease = &Lease{Holder: holder}
+}
+
+// Promote makes what was issued the certificate in use and ends the transaction and
+// the lease. It takes effect with Save.
+func (r *Record) Promote(anchors []*x509.Certificate, now time.Time) {
+	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now}
+	if r.Current != nil {
+		next.Revision = r.Current.Revision + 1
+	}
+	orphans := r.Attempt.Orphans
+	r.Current, r.Flight, r.Lease, r.Attempt = next, nil, nil, Attempts{Orphans: orphans}
+}
+
+// Save writes the record if nobody has written it since it was read, and takes over
+// its new version; otherwise ErrConflict.
+func (s *Store) Save(ctx context.Context, r *Record) error {
+	next, err := r.encode()
+	if err != nil {
+		return err
+	}
+	key := recordKey(r.owner)
+	req := s.core.Post().Namespace(key.Namespace).Resource("secrets")
+	if r.secret != nil {
+		next.ResourceVersion = r.secret.ResourceVersion
+		req = s.core.Put().Namespace(key.Namespace).Resource("secrets").Name(key.Name)
+	}
+	written := new(corev1.Secret)
+	err = req.Param("fieldManager", model.StatusFieldManager).Body(next).Do(ctx).Into(written)
+	if err := explain(err, "writing", "secrets", key); err != nil {
+		return err
+	}
+	r.secret = written
+	return nil
+}
+
+func (r *Record) encode() (*corev1.Secret, error) {
+	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt}
+	data := map[string][]byte{}
+	if c := r.Current; c != nil {
+		st.Revision, st.Config, st.Stored = c.Revision, c.Config, c.Stored
+		projected, err := c.project()
+		if err != nil {
+			return nil, err
+		}
+		data = projected
+	}
+	if f := r.Flight; f != nil {
+		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll}
+		key, err := f.Key.PEM()
+		if err != nil {
+			return nil, err
+		}
+		data[nextKeyKey], data[transactionKey] = key, f.Transaction
+		if f.Chain != nil {
+			data[nextChainKey] = EncodeCertificates(f.Chain...)
+		}
+	}
+	js, err := json.Marshal(st)
+	if err != nil {
+		return nil, err
+	}
+	data[stateKey] = js
+	return r.wrap(data), nil
+}
+
+func (r *Record) wrap(data map[string][]byte) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: model.RecordName(r.owner.Name), Namespace: r.owner.Namespace,
+			Labels:          labels(r.owner, model.RoleRecord),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(r.owner, model.GroupVersion.WithKind(model.CertificateKind))},
+		},
+		Type: RecordType,
+		Data: data,
+	}
+}
+
+func labels(cert *model.CMPCertificate, role string) map[string]string {
+	return map[string]string{
+		model.ManagedByLabel:   model.ManagedBy,
+		model.CertificateLabel: model.LabelValue(cert.Name),
+		model.RoleLabel:        role,
+	}
+}
+
+func decode(secret *corev1.Secret) (*Record, error) {
+	var st state
+	if err := json.Unmarshal(secret.Data[stateKey], &st); err != nil {
+		return nil, fmt.Errorf("%s: %w", stateKey, err)
+	}
+	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt}
+	var err error
+	if st.Revision > 0 {
+		if r.Current, err = decodeIssuance(secret.Data, st); err != nil {
+			return nil, err
+		}
+	}
+	if st.Flight != nil {
+		if r.Flight, err = decodeFlight(secret.Data, st.Flight); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func decodeIssuance(data map[string][]byte, st state) (*Issuance, error) {
+	key, err := ParseKey(data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", corev1.TLSPrivateKeyKey, err)
+	}
+	chain, err := ParseCertificates(data[corev1.TLSCertKey])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
+	}
+	i := &Issuance{Key: key, Chain: chain, Revision: st.Revision, Config: st.Config, Stored: st.Stored}
+	if pem := data[caKey]; len(pem) > 0 {
+		if i.Anchors, err = ParseCertificates(pem); err != nil {
+			return nil, fmt.Errorf("%s: %w", caKey, err)
+		}
+	}
+	return i, nil
+}
+
+func decodeFlight(data map[string][]byte, st *flightState) (*Flight, error) {
+	key, err := ParseKey(data[nextKeyKey])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", nextKeyKey, err)
+	}
+	f := &Flight{
+		Purpose: st.Purpose, Config: st.Config, ID: st.ID, Key: key, Transaction: data[transactionKey],
+		Begun: st.Begun, NextPoll: st.NextPoll,
+	}
+	if pem := data[nextChainKey]; len(pem) > 0 {
+		if f.Chain, err = ParseCertificates(pem); err != nil {
+			return nil, fmt.Errorf("%s: %w", nextChainKey, err)
+		}
+	}
+	return f, nil
+}
