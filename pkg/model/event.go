@@ -91,7 +91,7 @@ func Kinds() []Kind {
 		{RefAdd, []Verb{Watch}, false, "A Secret appeared (ApiServerSource, Reference mode)."},
 		{RefUpdate, []Verb{Watch}, false, "A Secret changed."},
 		{RefDelete, []Verb{Watch}, false, "A Secret is gone."},
-		{Ping, []Verb{Scan}, false, "A PingSource ticked."},
+		{Ping, []Verb{Scan, Watch}, false, "A PingSource ticked."},
 		{EnrollmentRequested, []Verb{Enroll}, false, "Look at this certificate again: a poll, a retry or a lease is due, or what it waited for has come."},
 		{RenewalRequested, []Verb{Renew}, true, "Renew this certificate now, or go on with its renewal."},
 		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
