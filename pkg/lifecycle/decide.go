@@ -1,0 +1,131 @@
+package lifecycle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// view is all that the next action depends on.
+type view struct {
+	rec     *ledger.Record
+	spec    *model.CMPCertificateSpec
+	config  string // digest of what the configuration asks of the CA
+	issuer  string // what a parked certificate waits for to change, besides its configuration
+	purpose string // what the event is for: ledger.ForEnrollment or ledger.ForRenewal
+	work    model.Work
+	now     time.Time
+}
+
+// action is what to do next.
+type action int
+
+const (
+	comeBack action = iota // somebody is working on it: look again when the lease should be over
+	rest                   // it is not time yet
+	resume                 // go on with the transaction in flight
+	abandon                // end the transaction in flight, which is for another configuration, and begin
+	begin                  // begin a transaction
+	deliver                // nothing to ask of the CA: see to the output
+)
+
+// decide is the whole policy of an attempt.
+func decide(v view) action {
+	switch {
+	case v.rec.Lease != nil && !v.leaseOver():
+		return comeBack
+	case v.rec.Flight != nil:
+		return v.inFlight()
+	case v.satisfied():
+		return deliver
+	case v.parked(), v.tooEarly():
+		return rest
+	default:
+		return begin
+	}
+}
+
+// leaseOver: the record has not changed since somebody looked one lease ago, so its
+// holder is gone.
+func (v view) leaseOver() bool {
+	return v.work.Reason == model.WorkLease && v.work.Seen == v.rec.Version()
+}
+
+func (v view) inFlight() action {
+	switch f := v.rec.Flight; {
+	case f.Config != v.config && f.Chain == nil:
+		return abandon
+	case f.NextPoll.After(v.now), v.tooEarly():
+		return rest
+	default:
+		return resume
+	}
+}
+
+// satisfied: what is in use fits the configuration and is not due, or being due is
+// the business of the other function.
+func (v view) satisfied() bool {
+	if !v.usable() {
+		return false
+	}
+	return v.purpose != ledger.ForRenewal || (!v.due() && v.work.Reason != model.WorkManual)
+}
+
+// usable: there is a certificate for this configuration, and it has not expired.
+func (v view) usable() bool {
+	c := v.rec.Current
+	return c != nil && c.Config == v.config && v.now.Before(c.Certificate().NotAfter)
+}
+
+func (v view) due() bool { return !v.now.Before(renewalTime(v.rec.Current, v.spec)) }
+
+func (v view) parked() bool {
+	p := v.rec.Attempt.Parked
+	return p != "" && p == v.parkedFor() && v.work.Reason != model.WorkManual
+}
+
+// parkedFor names the state in which the CA refused: the same question to the same
+// issuer has the same answer.
+func (v view) parkedFor() string { return v.config + "@" + v.issuer }
+
+// tooEarly: an attempt failed and the next one is not due. What it waited for may
+// have come, and a person may insist.
+func (v view) tooEarly() bool {
+	asked := v.work.Reason == model.WorkManual || v.work.Reason == model.WorkDependency
+	return v.rec.Attempt.Next.After(v.now) && !asked && v.rec.Attempt.Parked == ""
+}
+
+// request is what a new transaction is for: a key update while there is a certificate
+// to update, an initial request otherwise.
+func (v view) request() string {
+	if v.usable() {
+		return ledger.ForRenewal
+	}
+	return ledger.ForEnrollment
+}
+
+func renewalTime(i *ledger.Issuance, spec *model.CMPCertificateSpec) time.Time {
+	var before time.Duration
+	if spec.RenewBefore != nil {
+		before = spec.RenewBefore.Duration
+	}
+	cert := i.Certificate()
+	return model.RenewalTime(cert.NotBefore, cert.NotAfter, before)
+}
+
+// configDigest identifies what a configuration asks of a CA. When to renew and where
+// to deliver are not part of it: changing them needs no new certificate.
+func configDigest(spec model.CMPCertificateSpec) string {
+	spec.RenewBefore, spec.Output = nil, model.Output{}
+	js, err := json.Marshal(spec)
+	if err != nil {
+		panic(fmt.Sprintf("lifecycle: a specification cannot be encoded: %v", err)) // it came from JSON
+	}
+	sum := sha256.Sum256(js)
+	return hex.EncodeToString(sum[:16])
+}

@@ -1,0 +1,208 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// Obtainer obtains certificates and delivers them. Ledger, Holder and Log are
+// required; it is safe for concurrent use.
+type Obtainer struct {
+	Ledger *ledger.Store
+	// Holder names this process in leases; unique among all that run.
+	Holder string
+	Log    *slog.Logger
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+	// Lease is how long a record must stay unchanged before its holder is taken for
+	// dead. While a holder lives it touches the record three times as often. Default 9 s.
+	Lease time.Duration
+	// Trace, when set, is told of every step as it is done.
+	Trace func(Step)
+}
+
+// Step is one step of an attempt, for live displays and tests.
+type Step struct {
+	Certificate types.NamespacedName
+	Name        string // claim, exchange, stage, promote, project, report
+	Detail      string // for an exchange "ir → ip", for a project the Secret's name
+	Took        time.Duration
+}
+
+func (o *Obtainer) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
+}
+
+func (o *Obtainer) lease() time.Duration {
+	if o.Lease > 0 {
+		return o.Lease
+	}
+	return 9 * time.Second
+}
+
+// Enroll sees to it that a certificate exists and is delivered. It handles
+// enrollment.requested, secret.modified and secret.deleted.
+func (o *Obtainer) Enroll(ctx context.Context, in event.Event) ([]event.Event, error) {
+	return o.handle(ctx, ledger.ForEnrollment, in)
+}
+
+// Renew replaces a certificate that is due. It handles certificate.expiring,
+// certificate.expired and renewal.requested.
+func (o *Obtainer) Renew(ctx context.Context, in event.Event) ([]event.Event, error) {
+	return o.handle(ctx, ledger.ForRenewal, in)
+}
+
+func (o *Obtainer) handle(ctx context.Context, purpose string, in event.Event) ([]event.Event, error) {
+	key, err := model.ObjectOf(in)
+	if err != nil {
+		return nil, err
+	}
+	return o.obtain(ctx, key, purpose, in)
+}
+
+// obtain makes one attempt for one certificate.
+func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) ([]event.Event, error) {
+	cert, err := o.Ledger.Certificate(ctx, key)
+	if errors.Is(err, ledger.ErrNotFound) || (err == nil && cert.DeletionTimestamp != nil) {
+		return nil, nil // withdrawn: its record goes with it, its output stays
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec)}
+	if err := a.run(ctx); err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
+	}
+	return a.facts, nil
+}
+
+// workOf reads why we were asked. Only our own requests say; other events carry
+// other data.
+func workOf(in event.Event) (w model.Work) {
+	switch in.Type() {
+	case model.EnrollmentRequested, model.RenewalRequested:
+		_ = in.DataAs(&w) // absent data mean no particular reason
+	}
+	return w
+}
+
+// attempt is one look at one certificate and what follows from it. It belongs to one
+// goroutine.
+type attempt struct {
+	o       *Obtainer
+	key     types.NamespacedName
+	in      event.Event
+	cert    *model.CMPCertificate
+	rec     *ledger.Record
+	ca      *authority
+	purpose string
+	work    model.Work
+	config  string
+	facts   []event.Event
+	// differences between what was asked and what the CA granted, for people.
+	differences []string
+}
+
+func (a *attempt) run(ctx context.Context) (err error) {
+	if a.rec, err = a.o.Ledger.Record(ctx, a.cert); err != nil {
+		return err
+	}
+	v, err := a.view(ctx)
+	if err != nil {
+		return err
+	}
+	switch decide(v) {
+	case comeBack:
+		a.later(a.o.now().Add(a.o.lease()), model.Work{Reason: model.WorkLease, Seen: a.rec.Version()})
+		return nil
+	case rest:
+		return a.rest(ctx)
+	case resume:
+		return a.resume(ctx, v)
+	case abandon:
+		a.orphan("the configuration changed while the CA made us wait")
+		return a.begin(ctx, v)
+	case begin:
+		return a.begin(ctx, v)
+	case deliver:
+		return a.deliver(ctx)
+	}
+	return nil
+}
+
+func (a *attempt) view(ctx context.Context) (view, error) {
+	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, purpose: a.purpose, work: a.work, now: a.o.now()}
+	if a.rec.Attempt.Parked == "" {
+		return v, nil
+	}
+	issuer, err := a.o.Ledger.Issuer(ctx, a.issuerKey())
+	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return v, err
+	}
+	v.issuer = issuerState(issuer)
+	return v, nil
+}
+
+func (a *attempt) issuerKey() types.NamespacedName {
+	return types.NamespacedName{Namespace: a.key.Namespace, Name: a.cert.Spec.IssuerRef.Name}
+}
+
+// issuerState changes when the specification of an issuer does.
+func issuerState(i *model.CMPIssuer) string { return fmt.Sprintf("%s/%d", i.UID, i.Generation) }
+
+// rest sees to it that somebody comes back in time, and that what is in use is delivered.
+func (a *attempt) rest(ctx context.Context) error {
+	next := a.rec.Attempt.Next
+	if f := a.rec.Flight; f != nil && f.NextPoll.After(next) {
+		next = f.NextPoll
+	}
+	if next.After(a.o.now()) {
+		a.later(next, model.Work{Reason: model.WorkRetry})
+	}
+	if a.rec.Current == nil {
+		return a.report(ctx, a.outcomeOfRecord())
+	}
+	return a.project(ctx)
+}
+
+// later asks for this certificate to be looked at again, by the same function.
+func (a *attempt) later(t time.Time, w model.Work) {
+	eventType := model.EnrollmentRequested
+	if a.purpose == ledger.ForRenewal {
+		eventType = model.RenewalRequested
+	}
+	a.facts = append(a.facts, model.Follow(a.in, model.Delay(model.NewEvent(eventType, a.key, w), t)))
+}
+
+func (a *attempt) tell(e event.Event) { a.facts = append(a.facts, model.Follow(a.in, e)) }
+
+func (a *attempt) trace(began time.Time, name, detail string) {
+	if a.o.Trace != nil {
+		a.o.Trace(Step{Certificate: a.key, Name: name, Detail: detail, Took: a.o.now().Sub(began)})
+	}
+}
+
+// save writes the record: the compare-and-swap everything rests on.
+func (a *attempt) save(ctx context.Context, step string) error {
+	began := a.o.now()
+	if err := a.o.Ledger.Save(ctx, a.rec); err != nil {
+		return err
+	}
+	a.trace(began, step, "")
+	return nil
+}
+
+func jitter() float64 { return rand.Float64() } //nolint:gosec // spreads load; nothing secret depends on it

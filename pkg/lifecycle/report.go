@@ -1,0 +1,315 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// announceFor is how long after an issuance its fact is told again on every look, so
+// that a crash before it was published loses nothing. It is the duplicate window of
+// the streams, within which they drop what they have already.
+const announceFor = 10 * time.Minute
+
+// deliver makes the output hold what the record holds and tells what is in use.
+func (a *attempt) deliver(ctx context.Context) error {
+	if err := a.project(ctx); err != nil {
+		return err
+	}
+	if a.o.now().Sub(a.rec.Current.Stored) < announceFor {
+		a.announce()
+	}
+	return nil
+}
+
+func (a *attempt) announce() {
+	eventType := model.CertificateIssued
+	if a.rec.Current.Revision > 1 {
+		eventType = model.CertificateRenewed
+	}
+	e := model.NewEvent(eventType, a.key, a.fact())
+	e.SetID(model.DerivedID(eventType, string(a.cert.UID), fmt.Sprint(a.rec.Current.Revision)))
+	a.tell(e)
+}
+
+func (a *attempt) fact() model.CertificateFact {
+	cert := a.rec.Current.Certificate()
+	return model.CertificateFact{
+		Serial: ledger.SerialHex(cert.SerialNumber.Bytes()), Fingerprint: fingerprint(cert.Raw),
+		Subject: cert.Subject.String(), Issuer: cert.Issuer.String(),
+		NotBefore: metav1.NewTime(cert.NotBefore), NotAfter: metav1.NewTime(cert.NotAfter),
+		RenewalTime: metav1.NewTime(renewalTime(a.rec.Current, &a.cert.Spec)),
+		Revision:    a.rec.Current.Revision, SecretName: a.cert.Spec.Output.SecretName,
+		Differences: a.differences,
+	}
+}
+
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// project writes the output when it differs from the record, and reports.
+func (a *attempt) project(ctx context.Context) error {
+	began := a.o.now()
+	wrote, err := a.o.Ledger.Project(ctx, a.cert, a.rec)
+	if errors.Is(err, ledger.ErrNotManaged) {
+		return a.unmet(ctx, &unmetError{"OutputConflict", err.Error()})
+	}
+	if err != nil {
+		return err // the write alone is repeated, with the same bytes
+	}
+	if wrote {
+		a.trace(began, "project", a.cert.Spec.Output.SecretName)
+		a.restored()
+	}
+	return a.report(ctx, a.outcomeOfRecord())
+}
+
+// restored tells that an output was put back, as opposed to delivered for the first time.
+func (a *attempt) restored() {
+	switch a.in.Type() {
+	case model.SecretModified, model.SecretDeleted:
+		e := model.NewEvent(model.CertificateRestored, a.key, a.fact())
+		e.SetID(model.DerivedID(model.CertificateRestored, a.in.ID()))
+		a.tell(e)
+	}
+}
+
+// outcome is how an attempt ended, for status and history.
+type outcome struct {
+	reason  string // empty when all is well
+	message string
+	next    time.Time // when certloop goes on by itself; zero when it does not
+	parked  bool      // somebody must change something
+	fact    string    // event type to tell, when it is news
+	orphans int64
+}
+
+// outcomeOfRecord is what the record says of the last attempt.
+func (a *attempt) outcomeOfRecord() outcome {
+	at := a.rec.Attempt
+	if f := a.rec.Flight; f != nil && at.Reason == "" && !f.NextPoll.IsZero() {
+		return outcome{reason: "WaitingForCA", next: f.NextPoll,
+			message: "the CA asked us to come back at " + f.NextPoll.UTC().Format(time.RFC3339)}
+	}
+	return outcome{reason: at.Reason, message: at.Message, next: at.Next, parked: at.Parked != ""}
+}
+
+// failed ends an attempt that will be repeated.
+func (a *attempt) failed(ctx context.Context, reason string, err error) error {
+	at := &a.rec.Attempt
+	at.Failed++
+	at.Next = a.o.now().Add(model.RetryDelay(at.Failed, a.left(), jitter()))
+	at.Reason, at.Message, at.Parked = reason, bounded(err.Error()), ""
+	if err := a.release(ctx); err != nil {
+		return err
+	}
+	a.o.Log.WarnContext(ctx, "attempt failed", "certificate", a.key.String(), "reason", reason, "err", at.Message, "next", at.Next)
+	a.later(at.Next, model.Work{Reason: model.WorkRetry})
+	out := a.outcomeOfRecord()
+	out.fact = model.CertificateFailed
+	return a.report(ctx, out)
+}
+
+// park ends an attempt that repeating would not cure.
+func (a *attempt) park(ctx context.Context, reason string, err error) error {
+	at := &a.rec.Attempt
+	at.Failed++
+	at.Next, at.Reason, at.Message = time.Time{}, reason, bounded(err.Error())
+	at.Parked = view{config: a.config, issuer: issuerState(a.ca.issuer)}.parkedFor()
+	if err := a.release(ctx); err != nil {
+		return err
+	}
+	a.o.Log.ErrorContext(ctx, "certificate parked", "certificate", a.key.String(), "reason", reason, "err", at.Message)
+	out := a.outcomeOfRecord()
+	out.fact = model.CertificateParked
+	return a.report(ctx, out)
+}
+
+func (a *attempt) release(ctx context.Context) error {
+	a.rec.Lease = nil
+	return a.save(ctx, "release")
+}
+
+// left is how long the certificate in use is still good for.
+func (a *attempt) left() time.Duration {
+	if a.rec.Current == nil {
+		return 0
+	}
+	return max(0, a.rec.Current.Certificate().NotAfter.Sub(a.o.now()))
+}
+
+// waitLonger grows the interval at which something missing is looked for, 30 s to 1 min.
+func waitLonger(attempts int64) time.Duration {
+	return min(model.RetryDelay(attempts, 0, jitter()), time.Minute)
+}
+
+// unmet ends an attempt that could not begin because something is missing or wrong
+// that certloop does not make. It looks again by itself; events make it look sooner.
+func (a *attempt) unmet(ctx context.Context, err error) error {
+	var why *unmetError
+	if !errors.As(err, &why) {
+		return err
+	}
+	if a.rec.Lease != nil {
+		if err := a.release(ctx); err != nil {
+			return err
+		}
+	}
+	next := a.o.now().Add(waitLonger(a.cert.Status.Attempts + 1))
+	a.later(next, model.Work{Reason: model.WorkDependency})
+	out := outcome{reason: why.reason, message: bounded(why.message), next: next}
+	if ready := meta.FindStatusCondition(a.cert.Status.Conditions, model.Ready); ready == nil || ready.Reason != why.reason {
+		out.fact = model.CertificateWaiting
+	}
+	return a.report(ctx, out)
+}
+
+// unmetError says what an attempt needs and does not find.
+type unmetError struct{ reason, message string }
+
+func (e *unmetError) Error() string { return e.message }
+
+// maxMessageBytes bounds texts of others in a status.
+const maxMessageBytes = 1024
+
+func bounded(s string) string {
+	if len(s) > maxMessageBytes {
+		return s[:maxMessageBytes] + "…"
+	}
+	return s
+}
+
+// report writes the status when it changed, and tells what is news.
+func (a *attempt) report(ctx context.Context, out outcome) error {
+	began := a.o.now()
+	for range 5 {
+		before := a.cert.Status.DeepCopy()
+		a.setStatus(out)
+		if equality.Semantic.DeepEqual(before, &a.cert.Status) {
+			break
+		}
+		err := a.o.Ledger.UpdateCertificateStatus(ctx, a.cert)
+		if err == nil {
+			a.trace(began, "report", out.reason)
+			break
+		}
+		if !errors.Is(err, ledger.ErrConflict) {
+			return ignoreGone(err)
+		}
+		fresh, err := a.o.Ledger.Certificate(ctx, a.key)
+		if err != nil {
+			return ignoreGone(err)
+		}
+		a.cert.Status, a.cert.ResourceVersion = fresh.Status, fresh.ResourceVersion
+	}
+	a.tellOutcome(out)
+	return nil
+}
+
+// ignoreGone: nobody misses the status of a configuration that was withdrawn meanwhile.
+func ignoreGone(err error) error {
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func (a *attempt) tellOutcome(out outcome) {
+	if out.fact == "" {
+		return
+	}
+	data := model.AttemptFact{Reason: out.reason, Message: out.message, Attempt: a.rec.Attempt.Failed}
+	if a.rec.Flight != nil {
+		data.TransactionID = a.rec.Flight.ID
+	}
+	if !out.next.IsZero() {
+		next := metav1.NewTime(out.next)
+		data.NextAttempt = &next
+	}
+	a.tell(model.NewEvent(out.fact, a.key, data))
+}
+
+// setStatus writes into the status what the record and the outcome say.
+func (a *attempt) setStatus(out outcome) {
+	s := &a.cert.Status
+	s.ObservedGeneration = a.cert.Generation
+	s.ExtraIssuances = a.rec.Attempt.Orphans
+	s.TransactionID, s.NextAttempt = "", nil
+	if a.rec.Flight != nil {
+		s.TransactionID = a.rec.Flight.ID
+	}
+	s.Attempts = a.attempts(s.Attempts, out)
+	if !out.next.IsZero() {
+		next := metav1.NewTime(out.next.Truncate(time.Second))
+		s.NextAttempt = &next
+	}
+	a.setCertificate(s)
+	a.setConditions(s, out)
+}
+
+// attempts counts failures, which the record remembers, and looks for something that
+// is missing, which only the status does.
+func (a *attempt) attempts(before int64, out outcome) int64 {
+	if out.reason == "" || a.rec.Attempt.Failed > 0 {
+		return a.rec.Attempt.Failed
+	}
+	return min(before+1, 100)
+}
+
+func (a *attempt) setCertificate(s *model.CMPCertificateStatus) {
+	if a.rec.Current == nil {
+		return
+	}
+	f := a.fact()
+	s.Serial, s.Fingerprint, s.Revision = f.Serial, f.Fingerprint, f.Revision
+	s.NotBefore, s.NotAfter, s.RenewalTime = &f.NotBefore, &f.NotAfter, ceil(f.RenewalTime)
+	s.RenewalDay = model.RenewalDay(s.RenewalTime.Time)
+}
+
+// ceil rounds up to whole seconds, as the API server keeps them, so that a
+// certificate is due when its status says so.
+func ceil(t metav1.Time) *metav1.Time {
+	up := metav1.NewTime(t.Add(time.Second - 1).Truncate(time.Second))
+	return &up
+}
+
+func (a *attempt) setConditions(s *model.CMPCertificateStatus, out outcome) {
+	ready := metav1.Condition{Type: model.Ready, Status: metav1.ConditionFalse, Reason: out.reason, Message: out.message}
+	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, now: a.o.now()}
+	switch {
+	case v.usable() && out.reason != "OutputConflict":
+		ready.Status, ready.Reason = metav1.ConditionTrue, "Issued"
+		ready.Message = fmt.Sprintf("certificate %s is delivered and valid until %s", s.Serial, s.NotAfter.UTC().Format(time.RFC3339))
+	case out.reason == "":
+		ready.Reason, ready.Message = "Pending", "a certificate is needed"
+	}
+	set(&s.Conditions, ready, a.cert.Generation)
+	abnormal(&s.Conditions, model.Reconciling, out.reason != "" && !out.parked, out, a.cert.Generation)
+	abnormal(&s.Conditions, model.Stalled, out.parked, out, a.cert.Generation)
+}
+
+// abnormal keeps a condition that is there only while it is true.
+func abnormal(conditions *[]metav1.Condition, kind string, holds bool, out outcome, generation int64) {
+	if !holds {
+		meta.RemoveStatusCondition(conditions, kind)
+		return
+	}
+	set(conditions, metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: out.reason, Message: out.message}, generation)
+}
+
+func set(conditions *[]metav1.Condition, c metav1.Condition, generation int64) {
+	c.ObservedGeneration = generation
+	meta.SetStatusCondition(conditions, c)
+}

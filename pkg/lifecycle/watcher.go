@@ -1,0 +1,229 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// Watcher compares what is with what should be and tells the difference. It talks to
+// no CA and writes nothing. It is safe for concurrent use.
+type Watcher struct {
+	Ledger *ledger.Store
+	// Namespaces are the ones scans look into; all of them when empty.
+	Namespaces []string
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+}
+
+func (w *Watcher) now() time.Time {
+	if w.Now != nil {
+		return w.Now()
+	}
+	return time.Now()
+}
+
+// Changed handles the events of an ApiServerSource about Secrets: an output that no
+// longer holds what was delivered becomes secret.modified or secret.deleted. Our own
+// writes are recognised by their content and tell nothing.
+func (w *Watcher) Changed(ctx context.Context, in event.Event) (out []event.Event, err error) {
+	key, err := model.ObjectOf(in)
+	if err != nil {
+		return nil, err
+	}
+	q := ledger.Query{Namespace: key.Namespace, SecretName: key.Name}
+	err = w.Ledger.Certificates(ctx, q, func(c *model.CMPCertificate) error {
+		facts, err := w.compare(ctx, c, in)
+		out = append(out, facts...)
+		return err
+	})
+	return out, err
+}
+
+// compare tells whether the output of one certificate has drifted from its record.
+func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event.Event) ([]event.Event, error) {
+	rec, err := w.Ledger.Record(ctx, c)
+	if errors.Is(err, ledger.ErrNotManaged) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if rec.Current == nil || rec.Lease != nil {
+		return nil, nil // nothing was delivered yet, or somebody is delivering
+	}
+	secret, err := w.Ledger.Output(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	cause, err := ledger.Drift(secret, rec)
+	if err != nil || cause == "" {
+		return nil, err
+	}
+	return []event.Event{model.Follow(in, driftFact(c, secret, rec, cause, in))}, nil
+}
+
+func driftFact(c *model.CMPCertificate, secret *corev1.Secret, rec *ledger.Record, cause string, in event.Event) event.Event {
+	eventType, seen := model.SecretDeleted, in.ID()
+	if secret != nil {
+		eventType, seen = model.SecretModified, secret.ResourceVersion
+	}
+	key := types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
+	e := model.NewEvent(eventType, key, model.SecretFact{SecretName: c.Spec.Output.SecretName, Cause: cause})
+	e.SetID(model.DerivedID(eventType, string(c.UID), fmt.Sprint(rec.Current.Revision), seen))
+	return e
+}
+
+// tick is the data of a PingSource event of ours.
+type tick struct {
+	Scan string `json:"scan"` // "expiry" (also when absent) or "sweep"
+}
+
+func scanOf(in event.Event) string {
+	var t tick
+	if in.DataAs(&t) != nil || t.Scan == "" {
+		return "expiry"
+	}
+	return t.Scan
+}
+
+// Scan handles a tick: it asks for what is due and for what has been pending too
+// long. It is level-triggered: a tick that was missed is made up for by the next, and a
+// tick too many finds nothing new. It needs no right to any Secret.
+//
+// It reads the certificates whose renewal day is today or yesterday, and those that
+// were never issued; Sweep finds what is older.
+func (w *Watcher) Scan(ctx context.Context, in event.Event) ([]event.Event, error) {
+	if scanOf(in) != "expiry" {
+		return nil, nil
+	}
+	s := w.newScan(in)
+	today, yesterday, never := model.RenewalDay(s.now), model.RenewalDay(s.now.AddDate(0, 0, -1)), ""
+	for _, day := range []string{today, yesterday, never} {
+		if err := w.each(ctx, ledger.Query{RenewalDay: &day}, s.look); err != nil {
+			return nil, err
+		}
+	}
+	return s.completed(), nil
+}
+
+// Sweep handles a slow tick, {"scan":"sweep"}: it looks at every certificate and every
+// output, and so finds whatever any event should have told and did not.
+func (w *Watcher) Sweep(ctx context.Context, in event.Event) ([]event.Event, error) {
+	if scanOf(in) != "sweep" {
+		return nil, nil
+	}
+	s := w.newScan(in)
+	err := w.each(ctx, ledger.Query{}, func(c *model.CMPCertificate) error {
+		if err := s.look(c); err != nil {
+			return err
+		}
+		facts, err := w.compare(ctx, c, in)
+		s.out = append(s.out, facts...)
+		s.fact.Drifted += len(facts)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.completed(), nil
+}
+
+// each visits what q selects in every namespace this watcher looks into.
+func (w *Watcher) each(ctx context.Context, q ledger.Query, visit func(*model.CMPCertificate) error) error {
+	namespaces := w.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{""}
+	}
+	for _, q.Namespace = range namespaces {
+		if err := w.Ledger.Certificates(ctx, q, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan is one pass over certificates.
+type scan struct {
+	in   event.Event
+	now  time.Time
+	took func() time.Duration
+	fact model.ScanFact
+	out  []event.Event
+}
+
+func (w *Watcher) newScan(in event.Event) *scan {
+	began := w.now()
+	return &scan{in: in, now: began, took: func() time.Duration { return w.now().Sub(began) }}
+}
+
+// overdueAfter is how long past its time a wait must be before a scan takes its alarm
+// for lost.
+const overdueAfter = time.Minute
+
+func (s *scan) look(c *model.CMPCertificate) error {
+	s.fact.Looked++
+	st := &c.Status
+	switch {
+	case c.DeletionTimestamp != nil:
+	case st.NotAfter != nil && !s.now.Before(st.NotAfter.Time):
+		s.fact.Expired++
+		s.tell(c, model.CertificateExpired, certificateFact(c))
+	case st.RenewalTime != nil && !s.now.Before(st.RenewalTime.Time):
+		s.fact.Expiring++
+		s.tell(c, model.CertificateExpiring, certificateFact(c))
+	case s.forgotten(c):
+		s.fact.Pending++
+		s.tell(c, model.EnrollmentRequested, model.Work{Reason: model.WorkRetry})
+	}
+	return nil
+}
+
+// forgotten: it should have been worked on by now and nobody has said a word.
+func (s *scan) forgotten(c *model.CMPCertificate) bool {
+	since := c.CreationTimestamp.Time
+	switch next := c.Status.NextAttempt; {
+	case meta.IsStatusConditionTrue(c.Status.Conditions, model.Stalled):
+		return false
+	case next != nil:
+		since = next.Time
+	case meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready):
+		return c.Status.ObservedGeneration != c.Generation
+	}
+	return s.now.Sub(since) > overdueAfter
+}
+
+func certificateFact(c *model.CMPCertificate) model.CertificateFact {
+	st := &c.Status
+	f := model.CertificateFact{Serial: st.Serial, Fingerprint: st.Fingerprint, Revision: st.Revision, SecretName: c.Spec.Output.SecretName, NotAfter: *st.NotAfter}
+	if st.NotBefore != nil {
+		f.NotBefore = *st.NotBefore
+	}
+	if st.RenewalTime != nil {
+		f.RenewalTime = *st.RenewalTime
+	}
+	return f
+}
+
+// tell says it once in ten minutes, however many ticks there are: by then either
+// something has come of it or it was lost.
+func (s *scan) tell(c *model.CMPCertificate, eventType string, data any) {
+	e := model.NewEvent(eventType, types.NamespacedName{Namespace: c.Namespace, Name: c.Name}, data)
+	window := s.now.Truncate(announceFor).Format(time.RFC3339)
+	e.SetID(model.DerivedID(eventType, string(c.UID), fmt.Sprint(c.Status.Revision), window))
+	s.out = append(s.out, model.Follow(s.in, e))
+}
+
+func (s *scan) completed() []event.Event {
+	s.fact.Seconds = s.took().Seconds()
+	return append(s.out, model.Follow(s.in, model.NewEvent(model.ScanCompleted, types.NamespacedName{}, s.fact)))
+}
