@@ -1,0 +1,103 @@
+package cmp
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// DefaultTimeout bounds one round trip unless [Client.Timeout] says otherwise.
+const DefaultTimeout = 30 * time.Second
+
+// Client speaks CMP over HTTP (RFC 9811) to one URL. A zero Client with a URL
+// works. It may be used concurrently and must not be copied after first use.
+type Client struct {
+	URL         string        // http://host[:port]/path or https://…
+	Timeout     time.Duration // of one round trip, connecting included; 0: DefaultTimeout
+	MaxResponse int64         // in bytes; 0: DefaultMaxResponse
+
+	TLS   *tls.Config                           // trust and identity for https, apart from CMP's own
+	Proxy func(*http.Request) (*url.URL, error) // nil: none, whatever the environment says
+	HTTP  *http.Client                          // in place of our own; TLS and Proxy are then not used
+
+	once sync.Once
+	own  *http.Client
+}
+
+// Do makes a request and drives its transaction to the end, waiting as long as
+// the CA asks for. An Issued beside an error is a certificate the CA has issued
+// and that is not confirmed.
+func (c *Client) Do(ctx context.Context, cfg Config, req Request) (*Issued, error) {
+	t, err := Begin(cfg, req)
+	if err != nil {
+		return nil, err
+	}
+	return c.Run(ctx, t)
+}
+
+// Run drives a transaction to the end, from wherever it is.
+func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
+	defer c.client().CloseIdleConnections()
+	step := t.Step()
+	for !step.Done {
+		if err := sleep(ctx, step.Wait); err != nil {
+			return step.Issued, fmt.Errorf("waiting to send %s: %w", step.Type, err)
+		}
+		next, err := c.advance(ctx, t)
+		if err != nil {
+			return orElse(next.Issued, step.Issued), err
+		}
+		step = next
+	}
+	return step.Issued, nil
+}
+
+// advance sends the message of the present step and takes the answer.
+func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {
+	step := t.Step()
+	if step.Send == nil {
+		return step, fmt.Errorf("%w: the transaction is over", ErrState)
+	}
+	reply, err := c.post(ctx, step.Send, false)
+	if err != nil {
+		return Step{Issued: step.Issued}, fmt.Errorf("sending %s: %w", step.Type, err)
+	}
+	next, err := t.Next(reply)
+	if err != nil {
+		c.courtesy(ctx, next)
+		return next, fmt.Errorf("answer to %s: %w", step.Type, err)
+	}
+	return next, nil
+}
+
+// courtesy tells the peer that the transaction has failed, if there is something to tell.
+func (c *Client) courtesy(ctx context.Context, last Step) {
+	if last.Send != nil {
+		_, _ = c.post(ctx, last.Send, true)
+	}
+}
+
+func orElse(a, b *Issued) *Issued {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

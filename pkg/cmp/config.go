@@ -1,0 +1,74 @@
+package cmp
+
+import (
+	"crypto/rand"
+	"errors"
+	"io"
+	"time"
+)
+
+// Config is what all transactions with one CA share. The zero value of every
+// optional field is a safe default.
+type Config struct {
+	Recipient  Name       // DN of the CA for the header; nil: the pinned server certificate's, else an issuer's, else the NULL-DN
+	Sender     Name       // sender where the credential is a shared secret; nil: CN=reference (RFC 9483 §3.1)
+	Credential Credential // protects our messages; required
+	Trust      Trust
+
+	ImplicitConfirm   bool // ask to do without certConf (RFC 9810 §5.1.1.1)
+	SameProtection    bool // refuse a signed answer to a request protected by MAC; the CA has then issued already
+	UnprotectedErrors bool // let an error without protection end a transaction; it is never believed otherwise
+	Differences       DifferencePolicy
+
+	TotalTimeout         time.Duration // of a whole transaction, polling included; 0: no bound
+	MaxCheckAfter        time.Duration // upper bound of the peer's checkAfter; 0: DefaultMaxCheckAfter
+	MaxPolls             int           // 0: DefaultMaxPolls
+	MessageTimeTolerance time.Duration // 0: DefaultMessageTimeTolerance; negative: messageTime is not looked at
+	RequireMessageTime   bool          // refuse a message without messageTime
+	MaxIterations        int           // of a peer's MAC parameters; 0: DefaultMaxIterations
+
+	Now  func() time.Time // nil: time.Now
+	Rand io.Reader        // nil: crypto/rand.Reader
+}
+
+// DifferencePolicy says what becomes of a certificate that is not quite what was asked for.
+type DifferencePolicy uint8
+
+// The policies. What makes a certificate useless or dangerous (another public
+// key, an unwanted CA flag, no path to the roots) is always refused.
+const (
+	ReportDifferences DifferencePolicy = iota // accept it; Issued.Differences tells
+	RejectDifferences                         // refuse any difference, also under grantedWithMods
+	RejectUnannounced                         // refuse a difference unless the status is grantedWithMods
+)
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Credential == nil {
+		return c, errors.New("cmp config: no credential")
+	}
+	if err := c.Trust.validate(); err != nil {
+		return c, err
+	}
+	if _, mac := c.Credential.(*SharedSecret); !mac && !c.Trust.signatures() {
+		return c, errors.New("cmp config: signed requests need roots or a server certificate to trust")
+	}
+	c.MaxCheckAfter = orDefault(c.MaxCheckAfter, DefaultMaxCheckAfter)
+	c.MessageTimeTolerance = orDefault(c.MessageTimeTolerance, DefaultMessageTimeTolerance)
+	c.MaxPolls = orDefault(c.MaxPolls, DefaultMaxPolls)
+	c.MaxIterations = orDefault(c.MaxIterations, DefaultMaxIterations)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	return c, nil
+}
+
+func orDefault[T comparable](v, byDefault T) T {
+	var zero T
+	if v == zero {
+		return byDefault
+	}
+	return v
+}

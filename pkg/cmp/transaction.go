@@ -1,0 +1,572 @@
+package cmp
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Step is what to do next.
+type Step struct {
+	Send   []byte        // the message to send, after Wait; nil: nothing more
+	Type   BodyType      // of Send
+	Wait   time.Duration // the peer wants to be asked no earlier
+	Issued *Issued       // the certificate, from the reply on that brought it
+	Done   bool          // it is confirmed, or confirmation was waived: the transaction is complete
+}
+
+// Transaction is a PKI transaction seen from the client: a state machine
+// without input or output (RFC 9810 §5.3). Send what Step says, give the
+// answer to Next, until Done. It is not for concurrent use.
+//
+// After a wait, ask Step again: its message then bears the time of sending.
+type Transaction struct {
+	cfg    Config
+	state  state
+	first  *Message // parsed from state.Request
+	asked  asked
+	signer *x509.Certificate // who signed the peer's messages
+	issued *Issued
+
+	pvno    int64  // of our last message
+	send    []byte // the message Step gives
+	sending BodyType
+	madeAt  time.Time // when send was made
+
+	peerKey *macKey // derived for peerAlg
+	peerAlg AlgorithmIdentifier
+}
+
+// Begin starts a transaction: it makes the proof of possession and the first
+// message, with a new transactionID. It does no I/O.
+func Begin(cfg Config, req Request) (*Transaction, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("beginning a CMP transaction: %w", err)
+	}
+	t := &Transaction{cfg: cfg}
+	if err := t.begin(&req); err != nil {
+		return nil, fmt.Errorf("beginning a CMP transaction: %s: %w", req.Type, err)
+	}
+	return t, nil
+}
+
+func (t *Transaction) begin(req *Request) error {
+	body, err := req.body(&t.cfg)
+	if err != nil {
+		return err
+	}
+	id, err := t.nonce()
+	if err != nil {
+		return err
+	}
+	m := &Message{Type: req.Type, Body: body}
+	m.Header.TransactionID = id
+	m.Header.Recipient = DirectoryName(req.recipient(&t.cfg))
+	m.Header.GeneralInfo = req.generalInfo(&t.cfg)
+	der, err := t.finish(m)
+	if err != nil {
+		return err
+	}
+	now := t.cfg.Now().UTC()
+	t.state = state{
+		Version: stateVersion, Phase: phaseRequest, Request: der, Started: now, LastNonce: m.Header.SenderNonce,
+	}
+	if t.cfg.TotalTimeout > 0 {
+		t.state.Deadline = now.Add(t.cfg.TotalTimeout)
+	}
+	if err := t.readRequest(); err != nil {
+		return err
+	}
+	return t.prepare()
+}
+
+func (t *Transaction) nonce() ([]byte, error) {
+	b := make([]byte, nonceBytes)
+	if _, err := io.ReadFull(t.cfg.Rand, b); err != nil {
+		return nil, fmt.Errorf("reading random bytes: %w", err)
+	}
+	return b, nil
+}
+
+// ID is the transactionID.
+func (t *Transaction) ID() []byte { return t.first.Header.TransactionID }
+
+// message makes a later message of the transaction.
+func (t *Transaction) message(bodyType BodyType, body Body) ([]byte, error) {
+	m := &Message{Type: bodyType, Body: body}
+	m.Header.TransactionID = t.ID()
+	m.Header.Recipient = t.first.Header.Recipient
+	m.Header.RecipNonce = t.state.RecipNonce
+	if t.first.ProtectedByMAC() {
+		// MAC parameters stay the same throughout (RFC 9810 §5.1.3.1)
+		m.Header.ProtectionAlg = t.first.Header.ProtectionAlg
+	}
+	der, err := t.finish(m)
+	if err != nil {
+		return nil, fmt.Errorf("making %s: %w", bodyType, err)
+	}
+	t.state.LastNonce = m.Header.SenderNonce
+	return der, nil
+}
+
+// finish completes the header of a message, protects and encodes it.
+func (t *Transaction) finish(m *Message) ([]byte, error) {
+	nonce, err := t.nonce()
+	if err != nil {
+		return nil, err
+	}
+	m.Header.SenderNonce = nonce
+	m.Header.PVNO = pvnoFor(m.Body)
+	m.Header.MessageTime = t.cfg.Now().UTC().Truncate(time.Second)
+	if _, mac := t.cfg.Credential.(*SharedSecret); mac && t.cfg.Sender != nil {
+		m.Header.Sender = DirectoryName(t.cfg.Sender)
+	}
+	if err := m.Protect(t.cfg.Rand, t.cfg.Credential); err != nil {
+		return nil, err
+	}
+	t.pvno = m.Header.PVNO
+	return m.Marshal()
+}
+
+// pvnoFor is 3 where hashAlg is used, else 2 (RFC 9810 §7).
+func pvnoFor(body Body) int64 {
+	if confirm, ok := body.(CertConf); ok {
+		for i := range confirm {
+			if confirm[i].HashAlg != nil {
+				return PVNO3
+			}
+		}
+	}
+	return PVNO2
+}
+
+// staleAfter is the age at which a message not yet sent is made anew.
+const staleAfter = 30 * time.Second
+
+// Step says what to do now. Asking twice gives the same answer, but for Wait,
+// and for messages other than the first, which are made anew when they have
+// been waiting to be sent.
+func (t *Transaction) Step() Step {
+	if t.state.Phase == phaseFailed {
+		return Step{}
+	}
+	if t.cfg.Now().Sub(t.madeAt) > staleAfter {
+		_ = t.prepare() // what was made before is still good, if old
+	}
+	return Step{Send: t.send, Type: t.sending, Wait: t.wait(), Issued: t.issued, Done: t.state.Phase == phaseDone}
+}
+
+// wait is the time left until the next poll.
+func (t *Transaction) wait() time.Duration {
+	if !t.state.Polling {
+		return 0
+	}
+	return max(0, t.state.CheckAt.Sub(t.cfg.Now()))
+}
+
+// prepare makes the message to send in the present state.
+func (t *Transaction) prepare() error {
+	send, sending, err := t.next()
+	if err != nil {
+		return err
+	}
+	t.send, t.sending, t.madeAt = send, sending, t.cfg.Now()
+	return nil
+}
+
+func (t *Transaction) next() ([]byte, BodyType, error) {
+	switch {
+	case t.state.Phase == phaseDone || t.state.Phase == phaseFailed:
+		return nil, 0, nil
+	case t.state.Polling:
+		der, err := t.message(TypePollReq, PollReq{t.state.PollID})
+		return der, TypePollReq, err
+	case t.state.Phase == phaseConfirm:
+		der, err := t.message(TypeCertConf, t.certConf())
+		return der, TypeCertConf, err
+	}
+	t.pvno = t.first.Header.PVNO
+	return t.state.Request, t.first.Type, nil
+}
+
+// certConf accepts the certificate, or says why not (RFC 9810 §5.3.18).
+func (t *Transaction) certConf() CertConf {
+	status := CertStatus{CertReqID: t.state.CertReqID}
+	status.CertHash, status.HashAlg = certHash(t.issued.Certificate)
+	if r := t.state.Rejection; r != nil {
+		status.StatusInfo = &StatusInfo{Status: StatusRejection, FailInfo: r.Failure}
+		if r.Text != "" {
+			status.StatusInfo.Text = []string{r.Text}
+		}
+	}
+	return CertConf{status}
+}
+
+// Next takes the answer to the last message sent and says what to do then.
+//
+//   - A [SyntaxError] or [ErrProtection]: the answer cannot be believed. The
+//     transaction is as before, so the message may be sent again.
+//   - Any other error: the transaction has failed, as the peer ([Error]) or this
+//     side ([ReplyError], [ErrDeadline], [ErrRejected]) has it. If the Step has
+//     something to Send, sending it tells the peer; its answer is of no interest.
+func (t *Transaction) Next(reply []byte) (Step, error) {
+	if t.state.Phase != phaseRequest && t.state.Phase != phaseConfirm {
+		return Step{}, fmt.Errorf("%w: the transaction is over", ErrState)
+	}
+	m, err := ParseMessage(reply)
+	if err != nil {
+		return Step{}, err
+	}
+	if t.unprotectedEnd(m) {
+		t.state.Phase = phaseFailed
+		return Step{Issued: t.issued}, peerError(m, false)
+	}
+	signer, err := t.verify(m)
+	if err != nil {
+		return Step{}, withPeerError(err, m)
+	}
+	t.accept(m, signer)
+	if err := t.handle(m); err != nil {
+		return t.fail(err)
+	}
+	if err := t.prepare(); err != nil {
+		return Step{}, err
+	}
+	return t.Step(), nil
+}
+
+// unprotectedEnd tells whether m is an unprotected error that may end the
+// transaction. Who could not read the request cannot repeat its nonce.
+func (t *Transaction) unprotectedEnd(m *Message) bool {
+	id := m.Header.TransactionID
+	return t.cfg.UnprotectedErrors && m.Protection == nil && peerError(m, false) != nil && (id == nil || bytes.Equal(id, t.ID()))
+}
+
+// withPeerError attaches what an unbelievable message says, for people to read.
+func withPeerError(err error, m *Message) error {
+	var p *ProtectionError
+	if said := peerError(m, false); said != nil && errors.As(err, &p) && p.Err == nil {
+		p.Err = said
+	}
+	return err
+}
+
+// peerError is the refusal in m: an error, or a status that grants nothing.
+func peerError(m *Message, verified bool) error {
+	switch body := m.Body.(type) {
+	case *ErrorMsg:
+		e := errorFrom(m.Type, &body.Status, verified)
+		e.Text = printable(body.Status.Text, body.ErrorDetails)
+		if body.ErrorCode != nil {
+			e.Code = *body.ErrorCode
+		}
+		return e
+	case *CertRepMessage:
+		if len(body.Response) == 1 && body.Response[0].Status.Status == StatusRejection {
+			return errorFrom(m.Type, &body.Response[0].Status, verified)
+		}
+	}
+	return nil
+}
+
+func errorFrom(t BodyType, s *StatusInfo, verified bool) *Error {
+	return &Error{Status: s.Status, Failure: s.FailInfo, Text: printable(s.Text), Body: t, Verified: verified}
+}
+
+// fail ends the transaction and, where it is we who are not content, tells the peer.
+func (t *Transaction) fail(cause error) (Step, error) {
+	step := Step{Issued: t.issued}
+	var refused *ReplyError
+	switch {
+	case t.state.Rejection != nil && errors.As(cause, &refused):
+		step.Send, step.Type, _ = t.next() // certConf with the rejection
+		step.Issued = nil
+	case t.state.Phase == phaseDone: // confirmation was waived: nobody listens any more
+		step.Issued = nil
+	case errors.As(cause, &refused):
+		step.Send, step.Type = t.errorMessage(refused.Failure, refused.Field)
+	case errors.Is(cause, ErrDeadline):
+		step.Send, step.Type = t.errorMessage(0, "waited long enough")
+	}
+	t.state.Phase, t.send = phaseFailed, nil
+	return step, cause
+}
+
+// errorMessage ends the transaction for the peer (RFC 9810 §5.3.21). It is a
+// courtesy, so that nothing is said if it cannot be made.
+func (t *Transaction) errorMessage(failure FailureInfo, text string) ([]byte, BodyType) {
+	body := &ErrorMsg{Status: StatusInfo{Status: StatusRejection, Text: []string{text}, FailInfo: failure}}
+	der, err := t.message(TypeError, body)
+	if err != nil {
+		return nil, 0
+	}
+	return der, TypeError
+}
+
+// RejectCertificate refuses what was issued, for reasons of the caller: the
+// Step sends a certConf that says so, and Next then returns [ErrRejected].
+// text is shown to the CA. Where confirmation was waived there is nobody to
+// tell: the transaction ends, and the Step is empty.
+func (t *Transaction) RejectCertificate(failure FailureInfo, text string) Step {
+	if t.state.Phase != phaseConfirm || t.state.Polling {
+		t.state.Phase, t.send = phaseFailed, nil
+		return Step{}
+	}
+	t.state.Rejection = &refusal{Failure: failure, Text: truncate(text, MaxTextBytes)}
+	if err := t.prepare(); err != nil {
+		t.state.Phase, t.send = phaseFailed, nil
+	}
+	return t.Step()
+}
+
+// handle moves the state machine by an authentic message.
+func (t *Transaction) handle(m *Message) error {
+	switch body := m.Body.(type) {
+	case *ErrorMsg:
+		return t.handleError(m, body)
+	case PollRep:
+		return t.handlePollRep(body)
+	case *CertRepMessage:
+		if t.state.Phase == phaseRequest && m.Type == responseTo[t.first.Type] {
+			return t.handleCertRep(m, body)
+		}
+	case PKIConf:
+		if t.state.Phase == phaseConfirm {
+			return t.confirmed()
+		}
+	}
+	return &ReplyError{Field: "body", Section: sectionBody, Detail: m.Type.String() + " is no answer here", Failure: FailBadRequest}
+}
+
+// responseTo is the response that fits a request (RFC 9810 §5.1.2).
+var responseTo = map[BodyType]BodyType{TypeIR: TypeIP, TypeCR: TypeCP, TypeP10CR: TypeCP, TypeKUR: TypeKUP}
+
+// confirmed ends the transaction as the CA has heard our verdict.
+func (t *Transaction) confirmed() error {
+	t.state.Polling = false
+	if t.state.Rejection != nil {
+		return ErrRejected
+	}
+	t.state.Phase = phaseDone
+	return nil
+}
+
+func (t *Transaction) handleError(m *Message, body *ErrorMsg) error {
+	// an error with status waiting delays the answer to any request (RFC 9810 §5.3.22)
+	if body.Status.Status == StatusWaiting {
+		return t.startPolling(-1)
+	}
+	// the CA has had our certConf already, and only its answer got lost
+	if t.state.Phase == phaseConfirm && body.Status.FailInfo.Has(FailCertConfirmed) {
+		return t.confirmed()
+	}
+	err := peerError(m, true)
+	if t.state.Phase == phaseConfirm {
+		return fmt.Errorf("a certificate was issued, but is not confirmed: %w", err)
+	}
+	return err
+}
+
+// startPolling asks for the answer from now on with pollReq, at once the first time (RFC 9810 §5.3.22).
+func (t *Transaction) startPolling(id int64) error {
+	if t.state.Polling {
+		return &ReplyError{Field: "status", Section: sectionPoll, Detail: "waiting, while already polling", Failure: FailBadRequest}
+	}
+	t.state.Polling, t.state.PollID, t.state.Polls = true, id, 0
+	t.state.CheckAt = t.cfg.Now().UTC()
+	return nil
+}
+
+func (t *Transaction) handlePollRep(body PollRep) error {
+	switch {
+	case !t.state.Polling:
+		return &ReplyError{Field: "body", Section: sectionPoll, Detail: "pollRep, but there was no pollReq", Failure: FailBadRequest}
+	case len(body) != 1:
+		return &ReplyError{Field: "pollRep", Section: sectionPoll, Detail: fmt.Sprintf("%d entries", len(body)), Failure: FailBadDataFormat}
+	case body[0].CertReqID != t.state.PollID:
+		return &ReplyError{Field: "pollRep.certReqId", Section: sectionPoll, Detail: "not the one asked about", Failure: FailBadRequest}
+	case body[0].CheckAfter < 0:
+		return &ReplyError{Field: "pollRep.checkAfter", Section: sectionPoll, Detail: "negative", Failure: FailBadDataFormat}
+	}
+	return t.schedule(body[0].CheckAfter)
+}
+
+// schedule sets the time of the next poll within our own bounds; the last poll
+// is exactly at the deadline.
+func (t *Transaction) schedule(checkAfter int64) error {
+	now := t.cfg.Now().UTC()
+	deadline := t.state.Deadline
+	t.state.Polls++
+	if t.state.Polls > t.cfg.MaxPolls || !deadline.IsZero() && !now.Before(deadline) {
+		return ErrDeadline
+	}
+	limit := max(t.cfg.MaxCheckAfter, MinCheckAfter)
+	wait := limit
+	if checkAfter < int64(limit/time.Second) {
+		wait = max(time.Duration(checkAfter)*time.Second, MinCheckAfter)
+	}
+	t.state.CheckAt = now.Add(wait)
+	if !deadline.IsZero() && t.state.CheckAt.After(deadline) {
+		t.state.CheckAt = deadline
+	}
+	return nil
+}
+
+// handleCertRep takes what ip, cp and kup bring (RFC 9810 §5.3.4, RFC 9483 §4.1.1).
+func (t *Transaction) handleCertRep(m *Message, body *CertRepMessage) error {
+	if len(body.Response) != 1 {
+		return &ReplyError{Field: "response", Section: sectionCertRep, Detail: fmt.Sprintf("%d entries", len(body.Response)), Failure: FailBadDataFormat}
+	}
+	r := &body.Response[0]
+	if !t.asksFor(r.CertReqID) {
+		return &ReplyError{Field: "response.certReqId", Section: sectionCertRep, Detail: fmt.Sprintf("%d was not asked for", r.CertReqID), Failure: FailBadRequest}
+	}
+	switch r.Status.Status {
+	case StatusRejection:
+		return peerError(m, true)
+	case StatusWaiting:
+		return t.startPolling(r.CertReqID)
+	case StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning, StatusRevocationNotification:
+		return t.granted(m, r)
+	case StatusKeyUpdateWarning:
+		if m.Type == TypeKUP {
+			return t.granted(m, r)
+		}
+	}
+	return &ReplyError{Field: "response.status", Section: sectionStatus, Detail: r.Status.Status.String(), Failure: FailBadRequest}
+}
+
+// asksFor tells whether a certReqId is ours: 0, for p10cr -1 (RFC 9483 §4.1.4),
+// where some CAs say 0.
+func (t *Transaction) asksFor(id int64) bool {
+	return id == 0 || id == -1 && t.first.Type == TypeP10CR
+}
+
+// granted takes a certificate, or refuses it.
+func (t *Transaction) granted(m *Message, r *CertResponse) error {
+	der, err := certificateIn(r)
+	if err != nil {
+		return err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return &ReplyError{Field: "response.certifiedKeyPair.certificate", Section: sectionCertRep, Failure: FailIncorrectData, Err: err}
+	}
+	t.state.Certificate = bytes.Clone(der)
+	t.state.CertReqID, t.state.Status, t.state.Text = r.CertReqID, r.Status.Status, printable(r.Status.Text)
+	t.state.Polling = false
+	t.state.ConfirmBy = confirmWaitTime(&m.Header)
+	refused := t.examine(c)
+	t.issued = t.describe(c)
+	if refused == nil && len(t.issued.Differences) > 0 && t.minds(r.Status.Status) {
+		refused = &ReplyError{Field: "certificate." + t.issued.Differences[0].Field, Section: sectionIssued,
+			Detail: t.issued.Differences[0].String(), Failure: FailBadCertTemplate}
+	}
+	t.state.Phase = phaseConfirm
+	if t.waived(m) {
+		t.state.Phase = phaseDone
+	}
+	if refused == nil {
+		return nil
+	}
+	if t.state.Phase == phaseConfirm {
+		t.state.Rejection = &refusal{Failure: refused.Failure, Text: refused.Field}
+	}
+	return refused
+}
+
+// certificateIn is the certificate of a response that grants one: with
+// failInfo, or encrypted, it cannot be had.
+func certificateIn(r *CertResponse) ([]byte, error) {
+	switch {
+	case r.Status.FailInfo != 0:
+		return nil, &ReplyError{Field: "response.status.failInfo", Section: sectionStatus, Detail: "although a certificate is granted", Failure: FailBadDataFormat}
+	case r.Certified == nil:
+		return nil, &ReplyError{Field: "response.certifiedKeyPair", Section: sectionCertRep, Detail: "absent", Failure: FailBadDataFormat}
+	case r.Certified.Certificate == nil:
+		return nil, &ReplyError{Field: "response.certifiedKeyPair.encryptedCert", Section: sectionCertRep, Detail: "encrypted certificates are not supported", Failure: FailBadRequest}
+	}
+	return r.Certified.Certificate, nil
+}
+
+// minds tells whether differences are a reason to refuse.
+func (t *Transaction) minds(s Status) bool {
+	switch t.cfg.Differences {
+	case RejectDifferences:
+		return true
+	case RejectUnannounced:
+		return s != StatusGrantedWithMods
+	case ReportDifferences:
+	}
+	return false
+}
+
+// waived tells whether there is to be no certConf: we asked, and it was granted (RFC 9810 §5.1.1.1).
+func (t *Transaction) waived(m *Message) bool {
+	_, asked := t.first.Header.Info(InfoImplicitConfirm)
+	_, granted := m.Header.Info(InfoImplicitConfirm)
+	return asked && granted
+}
+
+// confirmWaitTime is until when the CA waits for certConf (RFC 9810 §5.1.1.2).
+func confirmWaitTime(h *Header) time.Time {
+	value, ok := h.Info(InfoConfirmWaitTime)
+	if !ok {
+		return time.Time{}
+	}
+	var f fault
+	p := parser{in: value, fault: &f}
+	until := p.generalizedTime("confirmWaitTime")
+	p.end("confirmWaitTime")
+	if !p.ok() {
+		return time.Time{}
+	}
+	return until
+}
+
+// examine checks a new certificate and finds its chain.
+func (t *Transaction) examine(c *x509.Certificate) *ReplyError {
+	now := t.cfg.Now()
+	untrusted, caPubs := parseAll(t.state.Untrusted), parseAll(t.state.CAPubs)
+	refused := t.asked.acceptable(c, now)
+	var chain []*x509.Certificate
+	var err error
+	if anchors := t.cfg.Trust.issuedRoots(); len(anchors) > 0 {
+		chain, err = verifyPath(c, anchors, now, untrusted, t.cfg.Trust.Intermediates, caPubs)
+	} else {
+		chain = withoutAnchor(gatherChain(c, untrusted, t.cfg.Trust.Intermediates, caPubs), caPubs)
+	}
+	t.state.Chain = nil
+	for _, issuer := range chain {
+		t.state.Chain = append(t.state.Chain, issuer.Raw)
+	}
+	if refused == nil && err != nil {
+		refused = &ReplyError{Field: "certificate", Section: sectionIssued, Detail: "no path to the roots", Failure: FailIncorrectData, Err: err}
+	}
+	return refused
+}
+
+// withoutAnchor drops a self-issued end of a chain that caPubs, from whom we
+// share a secret with, offers for trust.
+func withoutAnchor(chain, caPubs []*x509.Certificate) []*x509.Certificate {
+	if n := len(chain); n > 0 && selfIssued(chain[n-1]) {
+		for _, anchor := range caPubs {
+			if anchor.Equal(chain[n-1]) {
+				return chain[:n-1]
+			}
+		}
+	}
+	return chain
+}
+
+// describe puts together what the caller gets.
+func (t *Transaction) describe(c *x509.Certificate) *Issued {
+	return &Issued{
+		Certificate: c, Chain: parseAll(t.state.Chain), CAPubs: parseAll(t.state.CAPubs),
+		Status: t.state.Status, Text: t.state.Text, Differences: t.asked.differences(c), ConfirmBy: t.state.ConfirmBy,
+	}
+}

@@ -1,0 +1,190 @@
+package cmp
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/x509"
+	"fmt"
+	"slices"
+)
+
+// verify makes every check that precedes belief, in the order of RFC 9483
+// §3.5, without changing t. signer is who signed m; nil if m is protected by MAC.
+func (t *Transaction) verify(m *Message) (signer *x509.Certificate, err error) {
+	for _, check := range []func(*Message) error{
+		t.checkVersion, t.checkTransactionID, t.checkRecipNonce, t.checkSenderNonce, t.checkSender, t.checkProtected, t.checkKind,
+	} {
+		if err := check(m); err != nil {
+			return nil, err
+		}
+	}
+	if m.ProtectedByMAC() {
+		err = t.checkMAC(m)
+	} else {
+		signer, err = t.cfg.Trust.Verify(m, t.cfg.Now(), t.knownSigners()...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return signer, t.checkMessageTime(m)
+}
+
+// knownSigners is who has been found trustworthy in this transaction: later
+// messages need not bring the certificate along (RFC 9483 §3.3).
+func (t *Transaction) knownSigners() []*x509.Certificate {
+	if t.signer == nil {
+		return nil
+	}
+	return []*x509.Certificate{t.signer}
+}
+
+// checkVersion: the peer answers in the version of the request; an error may
+// say that it does not know ours (RFC 9810 §7).
+func (t *Transaction) checkVersion(m *Message) error {
+	switch v := m.Header.PVNO; {
+	case v == PVNO2, v == PVNO3 && (t.pvno == PVNO3 || m.Type == TypeError):
+		return nil
+	default:
+		return &ProtectionError{Check: CheckVersion, Section: "RFC 9810 §7", Detail: fmt.Sprintf("pvno %d", v)}
+	}
+}
+
+// checkTransactionID: the same in all messages of a transaction (RFC 9810 §5.1.1).
+func (t *Transaction) checkTransactionID(m *Message) error {
+	if !bytes.Equal(m.Header.TransactionID, t.ID()) {
+		return &ProtectionError{Check: CheckTransactionID, Section: sectionHeader, Detail: "not ours"}
+	}
+	return nil
+}
+
+// checkRecipNonce: recipNonce must repeat our last senderNonce (RFC 9810
+// §5.1.1). What ends polling may repeat that of the first request instead, as
+// some CAs have it; a pollRep may not.
+func (t *Transaction) checkRecipNonce(m *Message) error {
+	nonce := m.Header.RecipNonce
+	if hmac.Equal(nonce, t.state.LastNonce) {
+		return nil
+	}
+	if t.state.Polling && m.Type != TypePollRep && hmac.Equal(nonce, t.first.Header.SenderNonce) {
+		return nil
+	}
+	return &ProtectionError{Check: CheckRecipNonce, Section: sectionHeader, Detail: "does not repeat our senderNonce"}
+}
+
+// checkSenderNonce: the peer's nonce must be there and be new (RFC 9810 §5.1.1).
+// RFC 9483 §3.1 wants 128 bits of it; fewer are no reason to refuse.
+func (t *Transaction) checkSenderNonce(m *Message) error {
+	nonce := m.Header.SenderNonce
+	seen := slices.ContainsFunc(t.state.Seen, func(old []byte) bool { return bytes.Equal(old, nonce) })
+	if len(nonce) == 0 || seen {
+		return &ProtectionError{Check: CheckSenderNonce, Section: sectionHeader, Detail: "absent or used before"}
+	}
+	return nil
+}
+
+// checkSender: a directoryName, and the one expected where one is (RFC 9483 §3.5).
+func (t *Transaction) checkSender(m *Message) error {
+	sender, ok := m.Header.Sender.Name()
+	if !ok {
+		return &ProtectionError{Check: CheckSender, Section: sectionChecks, Detail: "not a directoryName"}
+	}
+	if want := t.cfg.Trust.ExpectedSender; want != nil && !want.Equal(sender) {
+		return &ProtectionError{Check: CheckSender, Section: sectionChecks, Detail: fmt.Sprintf("%q is not the expected %q", sender, want)}
+	}
+	return nil
+}
+
+// checkProtected: nothing is believed without protection (RFC 9483 §3.5).
+func (t *Transaction) checkProtected(m *Message) error {
+	if m.Protection == nil || m.Header.ProtectionAlg.Algorithm == nil {
+		return &ProtectionError{Check: CheckProtected, Section: sectionProtection, Detail: "absent"}
+	}
+	return nil
+}
+
+// checkKind: a MAC never answers a signature; a signature may answer a MAC
+// where there is something to trust it by, unless SameProtection forbids it.
+func (t *Transaction) checkKind(m *Message) error {
+	ours, theirs := t.first.ProtectedByMAC(), m.ProtectedByMAC()
+	switch {
+	case ours == theirs:
+		return nil
+	case ours && !t.cfg.SameProtection && t.cfg.Trust.signatures():
+		return nil
+	}
+	return &ProtectionError{Check: CheckKind, Section: sectionChecks, Detail: "protection is of another kind than that of the request"}
+}
+
+func (t *Transaction) checkMAC(m *Message) error {
+	secret, ok := t.cfg.Credential.(*SharedSecret)
+	if !ok {
+		return &ProtectionError{Check: CheckKind, Section: sectionChecks, Detail: "no shared secret"}
+	}
+	alg := m.Header.ProtectionAlg
+	if t.peerKey == nil || !sameAlgorithm(alg, t.peerAlg) {
+		key, err := secret.derive(alg, t.cfg.MaxIterations)
+		if err != nil {
+			return &ProtectionError{Check: CheckMAC, Section: sectionPBM, Err: err}
+		}
+		t.peerKey, t.peerAlg = key, alg
+	}
+	return m.verifyMAC(t.peerKey)
+}
+
+func sameAlgorithm(a, b AlgorithmIdentifier) bool {
+	return a.Algorithm.Equal(b.Algorithm) && bytes.Equal(a.Parameters, b.Parameters)
+}
+
+// checkMessageTime: not far from our clock (RFC 9483 §3.5). An answer that had
+// to be waited for may have been made at any time since the request.
+func (t *Transaction) checkMessageTime(m *Message) error {
+	made, now, tolerance := m.Header.MessageTime, t.cfg.Now(), t.cfg.MessageTimeTolerance
+	switch {
+	case tolerance < 0:
+		return nil
+	case made.IsZero():
+		if t.cfg.RequireMessageTime {
+			return &ProtectionError{Check: CheckMessageTime, Section: sectionHeader, Detail: "absent"}
+		}
+		return nil
+	}
+	earliest := now
+	if t.state.Polling && t.state.Started.Before(now) {
+		earliest = t.state.Started
+	}
+	if made.Before(earliest.Add(-tolerance)) || made.After(now.Add(tolerance)) {
+		return &ProtectionError{
+			Check: CheckMessageTime, Section: sectionHeader,
+			Detail: fmt.Sprintf("%s is too far from %s", timeText(made), timeText(now)),
+		}
+	}
+	return nil
+}
+
+// accept takes over what an authentic message brings for the rest of the
+// transaction. It comes after every check, never before (RFC 9483 §3.5).
+func (t *Transaction) accept(m *Message, signer *x509.Certificate) {
+	if signer != nil {
+		t.signer, t.state.Signer = signer, signer.Raw
+	}
+	t.state.RecipNonce = bytes.Clone(m.Header.SenderNonce)
+	t.state.Seen = append(t.state.Seen, t.state.RecipNonce)
+	if len(t.state.Seen) > maxSeenNonces {
+		t.state.Seen = t.state.Seen[1:]
+	}
+	t.state.Untrusted = mergeDER(t.state.Untrusted, m.ExtraCerts)
+	// caPubs deserve trust only from whom the secret is shared with (RFC 9810 §5.3.2)
+	if body, ok := m.Body.(*CertRepMessage); ok && m.ProtectedByMAC() {
+		t.state.CAPubs = mergeDER(t.state.CAPubs, body.CAPubs)
+	}
+}
+
+// mergeDER adds what is new, up to MaxExtraCerts in all.
+func mergeDER(list, more [][]byte) [][]byte {
+	for _, der := range more {
+		if len(list) < MaxExtraCerts && !containsDER(list, der) {
+			list = append(list, bytes.Clone(der))
+		}
+	}
+	return list
+}
