@@ -1,0 +1,217 @@
+package responder
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/certloop/certloop/pkg/cmp"
+)
+
+const (
+	serialBytes = 16 // of a serialNumber: at most 20 (RFC 5280 §4.1.2.2)
+	caLifetime  = 10 * 365 * 24 * time.Hour
+	caBackdate  = time.Hour // so that clocks behind ours accept a new CA
+)
+
+// authority is the CA: a root and, under it or the same, what issues.
+type authority struct {
+	root    *x509.Certificate
+	issuing *x509.Certificate
+	key     crypto.Signer // of issuing
+}
+
+// chain are the certificates above an end entity, without the root.
+func (a *authority) chain() []*x509.Certificate {
+	if a.issuing == a.root {
+		return nil
+	}
+	return []*x509.Certificate{a.issuing}
+}
+
+// signer protects the answers.
+func (a *authority) signer() *cmp.Signer {
+	return &cmp.Signer{Key: a.key, Certificate: a.issuing, Chain: a.chain()}
+}
+
+// issue signs a certificate.
+func (a *authority) issue(random io.Reader, template *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
+	return x509.CreateCertificate(random, template, a.issuing, public, a.key)
+}
+
+func newAuthority(cfg *Config) (*authority, error) {
+	root, rootKey, err := newCA(cfg, cfg.Name, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	a := &authority{root: root, issuing: root, key: rootKey}
+	if cfg.Intermediate {
+		a.issuing, a.key, err = newCA(cfg, cfg.Name+" issuing", root, rootKey)
+	}
+	return a, err
+}
+
+// newCA makes a CA under an issuer, or a root if that is nil.
+func newCA(cfg *Config, name string, issuer *x509.Certificate, issuerKey crypto.Signer) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cfg.Rand)
+	if err != nil {
+		return nil, nil, fmt.Errorf("generating a CA key: %w", err)
+	}
+	template, err := caTemplate(cfg, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if issuer == nil {
+		issuer, issuerKey = template, key
+	}
+	der, err := x509.CreateCertificate(cfg.Rand, template, issuer, key.Public(), issuerKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a CA certificate: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, key, err
+}
+
+func caTemplate(cfg *Config, name string) (*x509.Certificate, error) {
+	serial, err := newSerial(cfg.Rand)
+	if err != nil {
+		return nil, err
+	}
+	now := cfg.Now()
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-caBackdate),
+		NotAfter:              now.Add(caLifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}, nil
+}
+
+func newSerial(random io.Reader) (*big.Int, error) {
+	octets := make([]byte, serialBytes)
+	if _, err := io.ReadFull(random, octets); err != nil {
+		return nil, fmt.Errorf("reading random bytes: %w", err)
+	}
+	octets[0] = octets[0]&0x7f | 0x40 // positive and always of full length
+	return new(big.Int).SetBytes(octets), nil
+}
+
+// Files of a CA in its directory. Without an intermediate there are only the first two.
+const (
+	rootCertFile    = "ca.crt"
+	rootKeyFile     = "ca.key"
+	issuingCertFile = "issuing.crt"
+	issuingKeyFile  = "issuing.key"
+)
+
+// openAuthority loads the CA in a directory, or makes one there. A root above
+// an issuing CA leaves no key behind: it will never be needed again.
+func openAuthority(cfg *Config) (*authority, error) {
+	a, err := loadAuthority(cfg.Dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return a, err
+	}
+	if a, err = newAuthority(cfg); err != nil {
+		return nil, err
+	}
+	return a, a.save(cfg.Dir)
+}
+
+func loadAuthority(dir string) (*authority, error) {
+	root, err := readCertificate(filepath.Join(dir, rootCertFile))
+	if err != nil {
+		return nil, err
+	}
+	a := &authority{root: root, issuing: root}
+	keyFile := rootKeyFile
+	issuing, err := readCertificate(filepath.Join(dir, issuingCertFile))
+	if err == nil {
+		a.issuing, keyFile = issuing, issuingKeyFile
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if a.key, err = readKey(filepath.Join(dir, keyFile)); err != nil {
+		return nil, err
+	}
+	if public, ok := a.issuing.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(a.key.Public()) {
+		return nil, fmt.Errorf("%s: not the key of the certificate beside it", filepath.Join(dir, keyFile))
+	}
+	return a, nil
+}
+
+// save writes the root's certificate last: where it is, the CA is complete.
+func (a *authority) save(dir string) error {
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return fmt.Errorf("encoding the CA key: %w", err)
+	}
+	keyFile := rootKeyFile
+	if a.issuing != a.root {
+		keyFile = issuingKeyFile
+		if err := writePEM(filepath.Join(dir, issuingCertFile), "CERTIFICATE", a.issuing.Raw); err != nil {
+			return err
+		}
+	}
+	if err := writePEM(filepath.Join(dir, keyFile), "PRIVATE KEY", key); err != nil {
+		return err
+	}
+	return writePEM(filepath.Join(dir, rootCertFile), "CERTIFICATE", a.root.Raw)
+}
+
+func writePEM(path, label string, der []byte) error {
+	return replaceFile(path, pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+}
+
+func readPEM(path string) ([]byte, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the directory is the configured one
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s: no PEM", path)
+	}
+	return block.Bytes, nil
+}
+
+func readCertificate(path string) (*x509.Certificate, error) {
+	der, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return cert, nil
+}
+
+func readKey(path string) (crypto.Signer, error) {
+	der, err := readPEM(path)
+	if err != nil {
+		// a certificate without its key is not a CA that is missing
+		return nil, fmt.Errorf("the CA's key: %s", err.Error())
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%s: not a key for signatures", path)
+	}
+	return signer, nil
+}
