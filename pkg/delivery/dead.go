@@ -60,7 +60,8 @@ func (b *Bus) storeDead(ctx context.Context, msg *nats.Msg, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	opts := []jetstream.PublishOpt{jetstream.WithExpectStream(model.DeadStream)}
+	// No expected stream: its header would stand in the way of a replay.
+	var opts []jetstream.PublishOpt
 	if id != "" {
 		opts = append(opts, jetstream.WithMsgID(id))
 	}

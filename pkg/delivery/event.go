@@ -100,10 +100,11 @@ func faults(e event.Event) []error {
 		values[name] = fmt.Sprint(v)
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		// Control characters are not allowed in a String (CloudEvents 1.0.2 §2.4);
-		// a line break would besides not survive as a header.
-		if strings.ContainsFunc(values[name], isControl) {
-			errs = append(errs, fmt.Errorf("%s: holds a control character", name))
+		v := values[name]
+		// Control characters are not allowed in a String (CloudEvents 1.0.2 §2.4).
+		// Blanks around a value do not survive as a header: another id would arrive.
+		if strings.ContainsFunc(v, isControl) || strings.TrimSpace(v) != v {
+			errs = append(errs, fmt.Errorf("%s: holds a control character, or begins or ends with a blank", name))
 		}
 	}
 	return errs

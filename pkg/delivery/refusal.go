@@ -42,7 +42,7 @@ func (r *refusal) details() []string {
 		if invalid, ok := errors.AsType[*model.InvalidError](err); ok {
 			texts = append(texts, invalid.Fields...)
 		} else {
-			texts = append(texts, err.Error())
+			texts = append(texts, strings.TrimSpace(err.Error()))
 		}
 	}
 	return texts
