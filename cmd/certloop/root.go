@@ -1,0 +1,49 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// terminal is where a command writes.
+type terminal struct {
+	out, err io.Writer
+	noColor  bool // --no-color
+	began    bool // the command line was understood
+}
+
+// colors tells whether what is written to out may be coloured.
+func (t *terminal) colors() bool {
+	return !t.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && t.interactive()
+}
+
+// interactive tells whether a person looks at out.
+func (t *terminal) interactive() bool {
+	f, ok := t.out.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func newRoot(t *terminal) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "certloop",
+		Short: "Keep the certificates of Kubernetes workloads issued, stored, watched and renewed",
+		Long: `certloop keeps the X.509 certificates of Kubernetes workloads issued, stored, watched
+and renewed, from CAs that speak CMPv2.
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file.`,
+		Example: `  certloop dev            # see all of it work on this machine
+  certloop get -A         # the certificates of a cluster
+  certloop all            # the four functions in one process`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			t.began = true
+		},
+	}
+	cmd.PersistentFlags().BoolVar(&t.noColor, "no-color", false, "do not colour the output (also: the environment variable NO_COLOR)")
+	cmd.AddCommand(newGet(t), newVersion(t))
+	return cmd
+}
