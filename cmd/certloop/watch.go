@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	toolswatch "k8s.io/client-go/tools/watch"
+)
+
+// pageSize is how many objects are read at a time.
+const pageSize = 500
+
+// Pauses between attempts to reach the API server or the broker.
+const (
+	firstPause = 250 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// feed turns the changes of one resource into events. It keeps nothing: an object is
+// forgotten as soon as it has been told.
+type feed struct {
+	resource string // for the log, with the namespace
+	objects  *cache.ListWatch
+	// exists makes the event for an object found by a list; false for none. nil when
+	// lists tell nothing: then only their position is taken.
+	exists func(runtime.Object) (event.Event, bool)
+	// changed makes the event for a change; false for none.
+	changed func(watch.EventType, runtime.Object) (event.Event, bool)
+	// listed is called after the first list.
+	listed func(context.Context)
+	// missed is called after every further list, before which changes may have gone by
+	// unseen; nil when lists tell what exists.
+	missed  func(context.Context)
+	publish func(context.Context, event.Event)
+	log     *slog.Logger
+}
+
+// run follows the resource until ctx ends, whatever happens to the API server.
+func (f *feed) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.log.WarnContext(ctx, "watch interrupted: listing again", "resource", f.resource, "err", err)
+		if time.Since(began) > lastPause {
+			pause = firstPause
+		}
+		wait(ctx, pause)
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// follow lists once and then watches, until the API server no longer knows where we
+// are or refuses.
+func (f *feed) follow(ctx context.Context) error {
+	version, err := f.list(ctx)
+	if err != nil {
+		return err
+	}
+	if f.listed != nil {
+		f.listed(ctx)
+		f.listed = nil
+	} else if f.missed != nil {
+		f.missed(ctx)
+	}
+	w, err := toolswatch.NewRetryWatcherWithContext(ctx, version, f.objects)
+	if err != nil {
+		return err
+	}
+	defer func() { w.Stop(); <-w.Done() }()
+	for change := range w.ResultChan() {
+		if change.Type == watch.Error {
+			return apierrors.FromObject(change.Object)
+		}
+		if e, ok := f.changed(change.Type, change.Object); ok {
+			f.publish(ctx, e)
+		}
+	}
+	return errors.New("the watch ended")
+}
+
+// list tells what exists and returns the version to watch from.
+func (f *feed) list(ctx context.Context) (version string, err error) {
+	opts := metav1.ListOptions{Limit: pageSize}
+	if f.exists == nil {
+		opts.Limit = 1
+	}
+	for {
+		page, err := f.objects.ListWithContext(ctx, opts)
+		if err != nil {
+			return "", fmt.Errorf("listing: %w", err)
+		}
+		position, err := meta.ListAccessor(page)
+		if err != nil {
+			return "", err
+		}
+		if f.exists == nil {
+			return position.GetResourceVersion(), nil
+		}
+		if err := f.tell(ctx, page); err != nil {
+			return "", err
+		}
+		if opts.Continue = position.GetContinue(); opts.Continue == "" {
+			return position.GetResourceVersion(), nil
+		}
+	}
+}
+
+func (f *feed) tell(ctx context.Context, page runtime.Object) error {
+	return meta.EachListItem(page, func(obj runtime.Object) error {
+		if e, ok := f.exists(obj); ok {
+			f.publish(ctx, e)
+		}
+		return ctx.Err()
+	})
+}
+
+// wait lets time pass, and reports whether it waited to the end.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

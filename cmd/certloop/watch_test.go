@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// apiServer answers lists and watches as it is told to.
+type apiServer struct {
+	lists   chan page
+	watches chan *watch.FakeWatcher
+	asked   chan metav1.ListOptions // of every list and watch
+}
+
+type page struct {
+	items   []unstructured.Unstructured
+	next    string
+	version string
+	err     error
+}
+
+func newAPIServer() *apiServer {
+	return &apiServer{lists: make(chan page, 8), watches: make(chan *watch.FakeWatcher, 8), asked: make(chan metav1.ListOptions, 64)}
+}
+
+func (a *apiServer) listWatch() *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+			a.asked <- opts
+			select {
+			case p := <-a.lists:
+				l := &unstructured.UnstructuredList{Items: p.items}
+				l.SetContinue(p.next)
+				l.SetResourceVersion(p.version)
+				return l, p.err
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			a.asked <- opts
+			select {
+			case w := <-a.watches:
+				return w, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	}
+}
+
+func (a *apiServer) next(tb testing.TB) metav1.ListOptions {
+	tb.Helper()
+	select {
+	case opts := <-a.asked:
+		return opts
+	case <-time.After(30 * time.Second):
+		tb.Fatal("the API server was not asked again")
+		return metav1.ListOptions{}
+	}
+}
+
+// newFeed follows the certificates of a, into r.
+func newFeed(a *apiServer, r *recorder) *feed {
+	s := testSources()
+	s.Bus, s.Log = r, slog.New(slog.DiscardHandler)
+	return s.own(model.CertificateResource, "", a.listWatch())
+}
+
+func running(tb testing.TB, f *feed) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(tb.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.run(ctx) }()
+	tb.Cleanup(func() { cancel(); <-done })
+}
+
+func eventually(tb testing.TB, what string, met func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+func told(eventType, name string) string {
+	return eventType + " /apis/certloop.io/v1alpha1/namespaces/demo/cmpcertificates/" + name
+}
+
+func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
+	a, r := newAPIServer(), &recorder{}
+	ready := map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Ready")}}
+	w := watch.NewFake()
+	a.lists <- page{items: []unstructured.Unstructured{*certificate("a", nil), *certificate("b", ready)}, next: "more"}
+	a.lists <- page{items: []unstructured.Unstructured{*certificate("c", nil)}, version: "42"}
+	a.watches <- w
+	running(t, newFeed(a, r))
+	if first, second := a.next(t), a.next(t); first.Limit != pageSize || first.Continue != "" || second.Continue != "more" {
+		t.Errorf("lists were asked for with %+v and %+v", first, second)
+	}
+	if from := a.next(t).ResourceVersion; from != "42" {
+		t.Errorf("watches from version %q, want 42", from)
+	}
+	w.Add(certificate("d", nil))
+	w.Modify(certificate("b", ready))
+	w.Delete(certificate("a", nil))
+	want := []string{
+		told(model.ResourceAdd, "a"), told(model.ResourceAdd, "c"),
+		told(model.ResourceAdd, "d"), told(model.ResourceUpdate, "b"), told(model.ResourceDelete, "a"),
+	}
+	eventually(t, "five events", func() bool { return len(r.subjects()) >= len(want) })
+	if got := r.subjects(); !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
+	a, r := newAPIServer(), &recorder{}
+	gone, w := watch.NewFake(), watch.NewFake()
+	a.lists <- page{err: errors.New("connection refused")}
+	a.lists <- page{version: "42"}
+	a.watches <- gone
+	f := newFeed(a, r)
+	listed, missed := make(chan struct{}, 9), make(chan struct{}, 9)
+	f.listed = func(context.Context) { listed <- struct{}{} }
+	f.missed = func(context.Context) { missed <- struct{}{} }
+	running(t, f)
+	<-listed
+	go gone.Error(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired})
+	a.lists <- page{version: "50", items: []unstructured.Unstructured{*certificate("late", nil)}}
+	a.watches <- w
+	<-missed
+	for _, want := range []string{"", "", "42", "", "50"} {
+		if opts := a.next(t); opts.ResourceVersion != want {
+			t.Errorf("asked from version %q, want %q", opts.ResourceVersion, want)
+		}
+	}
+	if got, want := r.subjects(), []string{told(model.ResourceAdd, "late")}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	if len(listed) > 0 || len(missed) > 0 {
+		t.Error("the first list or the gap was told twice")
+	}
+}
+
+// away is a broker that refuses a while.
+type away struct {
+	recorder
+	refusals int
+}
+
+func (b *away) Publish(ctx context.Context, events ...event.Event) error {
+	if b.refusals--; b.refusals >= 0 {
+		return errors.New("the broker is away")
+	}
+	return b.recorder.Publish(ctx, events...)
+}
+
+func TestPublishWaitsForTheBroker(t *testing.T) {
+	b := &away{refusals: 2}
+	s := testSources()
+	s.Bus, s.Log = b, slog.New(slog.DiscardHandler)
+	s.publish(t.Context(), s.ping(scanSweep))
+	if got := len(b.events); got != 1 {
+		t.Errorf("stored %d events, want 1", got)
+	}
+}
+
+func TestTicksAreTheSameInEveryProcess(t *testing.T) {
+	const every = 50 * time.Millisecond
+	ids := func() []string {
+		r := &recorder{}
+		s := testSources()
+		s.Bus, s.Log = r, slog.New(slog.DiscardHandler)
+		// A clock that stands still sees the same tick come again and again.
+		now := time.Date(2026, 11, 21, 12, 0, 0, int(10*time.Millisecond), time.UTC)
+		s.Now = func() time.Time { return now }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); s.tick(ctx, every, scanExpiry) }()
+		eventually(t, "two ticks", func() bool { return len(r.subjects()) >= 2 })
+		cancel()
+		<-done
+		return []string{r.events[0].ID(), r.events[1].ID()}
+	}
+	one, other := ids(), ids()
+	if one[0] != one[1] || one[0] != other[0] {
+		t.Errorf("the tick of one moment has ids %v and %v", one, other)
+	}
+}
