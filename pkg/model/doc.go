@@ -13,4 +13,5 @@
 //
 // +kubebuilder:object:generate=true
 // +groupName=certloop.io
+// +versionName=v1alpha1
 package model
