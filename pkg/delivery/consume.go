@@ -26,8 +26,9 @@ const (
 // Consume pulls the function's work from JetStream through a durable consumer
 // named after the verb, which it creates. It outlasts an absent broker or stream.
 // When ctx ends it pulls no more, gives the handlers at work up to Grace to
-// finish, and returns once all have.
-func (r *Receiver) Consume(ctx context.Context) {
+// finish, and returns once all have; the error says that some were cut off, and
+// their events will be delivered again.
+func (r *Receiver) Consume(ctx context.Context) error {
 	hard, stop := withGrace(ctx, r.grace())
 	defer stop()
 	var said notice
@@ -36,6 +37,10 @@ func (r *Receiver) Consume(ctx context.Context) {
 		workers.Go(func() { r.pull(ctx, hard, &said) })
 	}
 	workers.Wait()
+	if hard.Err() != nil {
+		return fmt.Errorf("handlers of %s were cut off after %s", r.Verb, r.grace())
+	}
+	return nil
 }
 
 // withGrace returns a context that ends some time after ctx has, or at stop.

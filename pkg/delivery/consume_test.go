@@ -231,7 +231,12 @@ func TestConsumeFinishesWhatItHolds(t *testing.T) {
 	r.publish(t, model.NewEvent(model.EnrollmentRequested, web, nil), model.NewEvent(model.EnrollmentRequested, web, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); r.Consume(ctx) }()
+	go func() {
+		defer close(done)
+		if err := r.Consume(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
 	<-began
 	cancel()
 	close(finish)
@@ -254,9 +259,14 @@ func TestGraceEnds(t *testing.T) {
 		return nil, ctx.Err()
 	}}
 	r.publish(t, model.NewEvent(model.EnrollmentRequested, web, nil))
-	stop := r.consume(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Consume(ctx) }()
 	<-began
-	stop()
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("a handler was cut off and nothing is said")
+	}
 	if got := r.logs.events(); len(got) != 1 || got[0]["outcome"] != retried {
 		t.Errorf("log %v, want one retried event", got)
 	}

@@ -88,7 +88,11 @@ func (r *rig) consume(t testing.TB) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
-	wg.Go(func() { r.Consume(ctx) })
+	wg.Go(func() {
+		if err := r.Consume(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(stop)
 	return stop
