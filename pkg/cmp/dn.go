@@ -52,7 +52,7 @@ var attributes = [...]attribute{
 	{short: "DC", long: "domainComponent", oid: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}, tag: tag.IA5String},
 	{short: "UID", long: "userId", oid: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}},
 	{short: "emailAddress", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, tag: tag.IA5String, most: 128},
-	{short: "unstructuredName", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 2}, tag: tag.IA5String},
+	{short: "unstructuredName", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 2}},
 	{short: "jurisdictionC", long: "jurisdictionCountryName", oid: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 60, 2, 1, 3}, tag: tag.PrintableString, least: 2, most: 2},
 }
 

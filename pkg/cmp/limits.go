@@ -21,6 +21,8 @@ const (
 	MaxTextBytes = 1 << 10
 	// MaxSaltBytes is the longest salt of password-based protection, in bytes.
 	MaxSaltBytes = 128
+	// MaxRSABits is the largest modulus of an RSA key with which anything of a peer is verified, in bits.
+	MaxRSABits = 8192
 	// DefaultIterations is the PBM iterationCount we send.
 	DefaultIterations = 1024
 	// MinIterations is the smallest iterationCount accepted (RFC 4211 §4.4).

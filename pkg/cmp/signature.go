@@ -77,6 +77,9 @@ func signatureScheme(key crypto.PublicKey, hash crypto.Hash, pss bool) (*scheme,
 func kindOf(key crypto.PublicKey) (keyKind, crypto.Hash, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
+		if oversized(key) {
+			return 0, 0, fmt.Errorf("RSA key of more than %d bits", MaxRSABits)
+		}
 		return keyRSA, crypto.SHA256, nil
 	case ed25519.PublicKey:
 		return keyEd25519, 0, nil
@@ -92,6 +95,12 @@ func kindOf(key crypto.PublicKey) (keyKind, crypto.Hash, error) {
 		return 0, 0, errors.New("unsupported elliptic curve (secp256k1 among others): use P-256, P-384 or P-521")
 	}
 	return 0, 0, fmt.Errorf("unsupported public key of Go type %T: use RSA, ECDSA or Ed25519", key)
+}
+
+// oversized tells whether verifying with a key would take a peer's choice of time.
+func oversized(key crypto.PublicKey) bool {
+	rsaKey, ok := key.(*rsa.PublicKey)
+	return ok && rsaKey.N.BitLen() > MaxRSABits
 }
 
 func (s *scheme) digest(message []byte) []byte {

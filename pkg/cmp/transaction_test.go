@@ -14,6 +14,8 @@ type scene struct {
 	cfg   Config
 	req   Request
 	reply Credential // protects the CA's messages
+
+	firstNonce, peerNonce []byte // senderNonces of the first message, and of the answer to it
 }
 
 // signed is a scene in which everybody signs.

@@ -183,11 +183,12 @@ func poolOf(lists ...[]*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// parseAll decodes certificates and leaves out what crypto/x509 does not understand.
+// parseAll decodes certificates and leaves out what crypto/x509 does not
+// understand, and keys so large that to verify with them would be a burden.
 func parseAll(ders [][]byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for _, der := range ders {
-		if c, err := x509.ParseCertificate(der); err == nil {
+		if c, err := x509.ParseCertificate(der); err == nil && !oversized(c.PublicKey) {
 			certs = append(certs, c)
 		}
 	}
