@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +13,8 @@ import (
 )
 
 const (
-	loopback    = "127.0.0.1"
 	brokerReady = 30 * time.Second // to read back what is stored; 300,000 messages take about two
+	portFile    = "port"           // in its directory: where it listened last
 )
 
 // broker is a nats-server with JetStream in this process, reached over loopback. It
@@ -50,7 +46,7 @@ func startBroker(ctx context.Context, dir string, port int, log *slog.Logger) (*
 		b.stop()
 		return nil, fmt.Errorf("NATS does not start: %s: if what is stored in %s is damaged, move it away and start again: certificates and keys are in the cluster, only the history of events is lost", trouble.last(), dir)
 	}
-	return b, b.remember(dir)
+	return b, notePort(filepath.Join(dir, portFile), s.Addr().String())
 }
 
 func (b *broker) url() string { return b.server.ClientURL() }
@@ -61,16 +57,6 @@ func (b *broker) stop() {
 	b.server.WaitForShutdown()
 }
 
-const portFile = "port"
-
-func (b *broker) remember(dir string) error {
-	addr, ok := b.server.Addr().(*net.TCPAddr)
-	if !ok {
-		return errors.New("NATS: no TCP listener")
-	}
-	return os.WriteFile(filepath.Join(dir, portFile), []byte(strconv.Itoa(addr.Port)+"\n"), 0o600)
-}
-
 // brokerPort is the port to listen on, server.RANDOM_PORT for any.
 func brokerPort(ctx context.Context, dir string, port int) (int, error) {
 	if port != 0 {
@@ -79,37 +65,10 @@ func brokerPort(ctx context.Context, dir string, port int) (int, error) {
 		}
 		return port, nil
 	}
-	last := lastPort(filepath.Join(dir, portFile))
-	if last == 0 || portFree(ctx, last) != nil {
-		return server.RANDOM_PORT, nil
+	if last := lastPort(ctx, filepath.Join(dir, portFile)); last != 0 {
+		return last, nil
 	}
-	return last, nil
-}
-
-// lastPort reads a port that an earlier start left; 0 when there is none.
-func lastPort(path string) int {
-	text, err := os.ReadFile(path) //nolint:gosec // in the state directory the user named
-	if err != nil {
-		return 0
-	}
-	port, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return int(port)
-}
-
-func portFree(ctx context.Context, port int) error {
-	l, err := listenLoopback(ctx, port)
-	if err != nil {
-		return err
-	}
-	return l.Close()
-}
-
-func listenLoopback(ctx context.Context, port int) (net.Listener, error) {
-	var lc net.ListenConfig
-	return lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
+	return server.RANDOM_PORT, nil
 }
 
 // brokerLog is nats-server's log in ours.

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+const twoDocuments = `
+apiVersion: certloop.io/v1alpha1
+kind: CMPIssuer
+metadata: {name: ca}
+spec:
+  server: http://127.0.0.1:8829/pkix/
+  trust: {secretName: ca-trust}
+---
+# nothing
+---
+apiVersion: certloop.io/v1alpha1
+kind: CMPCertificate
+metadata: {name: web, namespace: shop}
+spec:
+  issuerRef: {name: ca}
+  subject: {commonName: web}
+  output: {secretName: web-tls}
+`
+
+func TestPublishToNATS(t *testing.T) {
+	b := openBroker(t, filepath.Join(t.TempDir(), "nats"))
+	defer b.stop()
+	file := filepath.Join(t.TempDir(), "two.yaml")
+	writeFile(t, file, twoDocuments)
+
+	if code, _, stderr := run(t, "publish", "-f", file, "--nats-url", b.url()); code != exitFailed {
+		t.Errorf("without streams: exit code %d, want %d; %s", code, exitFailed, stderr)
+	}
+	for range 2 { // applying twice changes nothing
+		code, stdout, stderr := run(t, "bus", "apply", "--nats-url", b.url())
+		if code != exitDone || strings.Count(stdout, "applied, replicas 1\n") != 3 {
+			t.Fatalf("bus apply: exit code %d: %s%s", code, stdout, stderr)
+		}
+	}
+	code, stdout, stderr := run(t, "publish", "-f", file, "-n", "core", "--nats-url", b.url())
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	for _, want := range []string{"stored io.certloop.issuer.created.v1 core/ca id=", "stored io.certloop.config.created.v1 shop/web id="} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("stdout %q does not say %q", stdout, want)
+		}
+	}
+	stream, err := streamsOf(t, b.url()).Stream(t.Context(), model.WorkStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Msgs; n != 2 {
+		t.Errorf("%d messages of work are stored, want 2", n)
+	}
+}
+
+func TestPublishRefusesBeforeItSends(t *testing.T) {
+	valid := strings.Split(twoDocuments, "---")[0]
+	tests := []struct {
+		name string
+		file string
+		says string
+	}{
+		{"not YAML", "a: [", "document 1: "},
+		{"nothing", "# nothing", "no documents"},
+		{"another resource", "apiVersion: v1\nkind: Secret", "neither a CloudEvent nor a resource of certloop.io/v1alpha1"},
+		{"another kind", "apiVersion: certloop.io/v1alpha1\nkind: Thing\nmetadata: {name: x}", `kind "Thing" is neither`},
+		{"an unknown field", valid + "  colour: red", `document 1: CMPIssuer is invalid: data: json: unknown field "colour"`},
+		{"the second of two", valid + "---\nspecversion: '1.0'", "document 2: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "in.yaml")
+			writeFile(t, file, tt.file)
+			code, _, stderr := run(t, "publish", "-f", file, "--nats-url", "nats://127.0.0.1:1")
+			if code != exitUsage || !strings.Contains(stderr, tt.says) {
+				t.Errorf("exit code %d, want %d; stderr %q, want %q in it", code, exitUsage, stderr, tt.says)
+			}
+		})
+	}
+}
+
+func TestPublishOverHTTP(t *testing.T) {
+	var got []string
+	function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got = append(got, r.Header.Get("Content-Type")+" "+string(body))
+		if len(got) == 1 {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = io.WriteString(w, `{"title":"Invalid event","detail":"spec.server is missing"}`)
+	}))
+	defer function.Close()
+	path := "../../functions/enroll/testdata/config-created.json"
+	if code, stdout, stderr := run(t, "publish", "-f", path, "--http", function.URL); code != exitDone || !strings.HasPrefix(stdout, "accepted io.certloop.config.created.v1 demo/web") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	if len(got) != 1 || !strings.HasPrefix(got[0], "application/cloudevents+json ") || !strings.Contains(got[0], `"subject":"demo/web"`) {
+		t.Errorf("sent %q", got)
+	}
+	code, _, stderr := run(t, "publish", "-f", path, "--http", function.URL)
+	if code != exitFailed || !strings.Contains(stderr, "422 Unprocessable Entity: Invalid event: spec.server is missing") {
+		t.Errorf("refused: exit code %d: %s", code, stderr)
+	}
+}
+
+func TestSharedSecrets(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, file, "from a file\n")
+	t.Setenv("CA_SECRET", "from the environment")
+	got, err := sharedSecrets([]string{"a=plain=text", "b=file:" + file, "c=env:CA_SECRET"})
+	if err != nil || got["a"] != "plain=text" || got["b"] != "from a file" || got["c"] != "from the environment" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for name, pairs := range map[string][]string{
+		"none": nil, "no reference": {"=hush-hush"}, "no secret": {"hush-hush"}, "empty": {"a="}, "absent file": {"a=file:/absent"}, "absent variable": {"a=env:ABSENT"},
+	} {
+		if _, err := sharedSecrets(pairs); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	for _, l := range []logging{{"loud", "text"}, {"info", "xml"}} {
+		if _, err := l.logger(io.Discard); err == nil {
+			t.Errorf("%+v is accepted", l)
+		}
+	}
+	var out strings.Builder
+	log, err := newLogger(&out, "json", slog.LevelWarn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("unheard")
+	log.Warn("heard")
+	if got := out.String(); strings.Contains(got, "unheard") || !strings.Contains(got, `"msg":"heard"`) {
+		t.Errorf("logged %q", got)
+	}
+}
