@@ -66,7 +66,7 @@ type Config struct {
 	Log *slog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Rand is the source of keys, serial numbers and nonces; nil means crypto/rand.Reader.
+	// Rand is the source of serial numbers and nonces; nil means crypto/rand.Reader.
 	Rand io.Reader
 }
 

@@ -1,6 +1,7 @@
 package responder
 
 import (
+	order "cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -61,6 +62,7 @@ type record struct {
 	Implicit bool           `json:"implicit,omitempty"` // confirmed implicitly
 	Status   cmp.StatusInfo `json:"status"`             // that came with the certificate
 	Issued   *Issuance      `json:"issued,omitempty"`
+	Number   int64          `json:"number,omitempty"` // of the certificate, in the order of issuing
 
 	AskedImplicit bool   `json:"askedImplicit,omitempty"`
 	Verdict       string `json:"verdict,omitempty"`      // of certConf
@@ -115,7 +117,8 @@ type ledger struct {
 	files     *files
 	records   map[string]*record // by transactionID
 	bySerial  map[string]*record
-	issued    []*record // in order of time
+	issued    []*record // in order of number
+	number    int64     // of the latest certificate
 	openCount int
 	next      time.Time // no deadline is before this
 	maxOpen   int
@@ -140,7 +143,7 @@ func openLedger(cfg *Config) (*ledger, error) {
 	for _, r := range records {
 		l.add(r)
 	}
-	slices.SortStableFunc(l.issued, func(a, b *record) int { return a.Issued.Time.Compare(b.Issued.Time) })
+	slices.SortFunc(l.issued, func(a, b *record) int { return order.Compare(a.Number, b.Number) })
 	return l, nil
 }
 
@@ -157,6 +160,10 @@ func (l *ledger) add(r *record) {
 }
 
 func (l *ledger) index(r *record) {
+	if r.Number == 0 {
+		r.Number = l.number + 1
+	}
+	l.number = max(l.number, r.Number)
 	l.bySerial[r.Issued.Serial] = r
 	l.issued = append(l.issued, r)
 }
