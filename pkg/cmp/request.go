@@ -5,9 +5,11 @@ import (
 	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 )
 
@@ -33,6 +35,12 @@ func (r Request) String() string {
 
 // Format does not show the key, whatever the verb.
 func (r Request) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+
+// LogValue implements [slog.LogValuer] without the key.
+func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// MarshalJSON does not show the key: a Request is not for storing.
+func (r Request) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) }
 
 // body builds the body of the first message.
 func (r *Request) body(cfg *Config) (Body, error) {
