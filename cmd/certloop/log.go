@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
+	"os"
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
@@ -17,8 +17,15 @@ type logging struct {
 }
 
 func (l *logging) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&l.level, "log-level", "info", "least `level` that is logged: debug, info, warn, error")
-	cmd.Flags().StringVar(&l.format, "log-format", "text", "`format` of the log: text or json")
+	cmd.Flags().StringVar(&l.level, "log-level", environment("CERTLOOP_LOG_LEVEL", "info"), "least `level` that is logged: debug, info, warn, error")
+	cmd.Flags().StringVar(&l.format, "log-format", environment("CERTLOOP_LOG_FORMAT", "auto"), "`format` of the log: text, json, or auto: text on a terminal")
+}
+
+func environment(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
 }
 
 // logger makes the logger, and client-go's messages part of it.
@@ -37,12 +44,12 @@ func (l *logging) logger(w io.Writer) (*slog.Logger, error) {
 
 func newLogger(w io.Writer, format string, level slog.Level) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: level}
-	switch strings.ToLower(format) {
-	case "text":
+	switch {
+	case format == "text", format == "auto" && isTerminal(w):
 		return slog.New(slog.NewTextHandler(w, opts)), nil
-	case "json":
+	case format == "json", format == "auto":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	default:
-		return nil, misused(fmt.Errorf("--log-format %s is neither text nor json", format))
+		return nil, misused(fmt.Errorf("--log-format %s is not one of text, json, auto", format))
 	}
 }

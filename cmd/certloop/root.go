@@ -17,13 +17,15 @@ type terminal struct {
 
 // colors tells whether what is written to out may be coloured.
 func (t *terminal) colors() bool {
-	return !t.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && t.interactive()
+	return !t.noColor && os.Getenv("NO_COLOR") == "" && t.interactive()
 }
 
-// interactive tells whether a person looks at out.
-func (t *terminal) interactive() bool {
-	f, ok := t.out.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+// interactive tells whether a person looks at out, on something that can move its cursor.
+func (t *terminal) interactive() bool { return os.Getenv("TERM") != "dumb" && isTerminal(t.out) }
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
 }
 
 func newRoot(t *terminal) *cobra.Command {
@@ -44,6 +46,6 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file.`,
 		},
 	}
 	cmd.PersistentFlags().BoolVar(&t.noColor, "no-color", false, "do not colour the output (also: the environment variable NO_COLOR)")
-	cmd.AddCommand(newBus(t), newCA(t), newGet(t), newPublish(t), newVersion(t))
+	cmd.AddCommand(newAll(t), newBus(t), newCA(t), newGet(t), newPublish(t), newVersion(t))
 	return cmd
 }

@@ -47,14 +47,17 @@ type feed struct {
 
 // run follows the resource until ctx ends, whatever happens to the API server.
 func (f *feed) run(ctx context.Context) {
-	pause := firstPause
+	pause, said := firstPause, ""
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		f.log.WarnContext(ctx, "watch interrupted: listing again", "resource", f.resource, "err", err)
+		if text := err.Error(); text != said {
+			f.log.WarnContext(ctx, "watch interrupted: listing again", "resource", f.resource, "err", text)
+			said = text
+		}
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
@@ -101,7 +104,7 @@ func (f *feed) list(ctx context.Context) (version string, err error) {
 	for {
 		page, err := f.objects.ListWithContext(ctx, opts)
 		if err != nil {
-			return "", fmt.Errorf("listing: %w", err)
+			return "", explain(err)
 		}
 		position, err := meta.ListAccessor(page)
 		if err != nil {
@@ -117,6 +120,14 @@ func (f *feed) list(ctx context.Context) (version string, err error) {
 			return position.GetResourceVersion(), nil
 		}
 	}
+}
+
+// explain says what to do about a list that fails.
+func explain(err error) error {
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("listing: %w: are the custom resource definitions applied?", err)
+	}
+	return fmt.Errorf("listing: %w", err)
 }
 
 func (f *feed) tell(ctx context.Context, page runtime.Object) error {

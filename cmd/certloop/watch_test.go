@@ -81,7 +81,7 @@ func newFeed(a *apiServer, r *recorder) *feed {
 	return s.own(model.CertificateResource, "", a.listWatch())
 }
 
-func running(tb testing.TB, f *feed) {
+func start(tb testing.TB, f *feed) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan struct{})
@@ -109,7 +109,7 @@ func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
 	a.lists <- page{items: []unstructured.Unstructured{*certificate("a", nil), *certificate("b", ready)}, next: "more"}
 	a.lists <- page{items: []unstructured.Unstructured{*certificate("c", nil)}, version: "42"}
 	a.watches <- w
-	running(t, newFeed(a, r))
+	start(t, newFeed(a, r))
 	if first, second := a.next(t), a.next(t); first.Limit != pageSize || first.Continue != "" || second.Continue != "more" {
 		t.Errorf("lists were asked for with %+v and %+v", first, second)
 	}
@@ -139,7 +139,7 @@ func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
 	listed, missed := make(chan struct{}, 9), make(chan struct{}, 9)
 	f.listed = func(context.Context) { listed <- struct{}{} }
 	f.missed = func(context.Context) { missed <- struct{}{} }
-	running(t, f)
+	start(t, f)
 	<-listed
 	go gone.Error(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired})
 	a.lists <- page{version: "50", items: []unstructured.Unstructured{*certificate("late", nil)}}
