@@ -60,20 +60,14 @@ func withGrace(ctx context.Context, grace time.Duration) (hard context.Context, 
 
 // pull takes one event after the other, each only when the former is settled.
 func (r *Receiver) pull(ctx, hard context.Context, said *notice) {
-	var consumer jetstream.Consumer
 	for ctx.Err() == nil {
-		var err error
-		if consumer == nil {
-			consumer, err = r.consumer(ctx)
-		}
-		if err == nil {
+		consumer, err := r.consumer(ctx)
+		for err == nil && ctx.Err() == nil {
+			r.tell(ctx, said, nil)
 			err = r.next(ctx, hard, consumer)
 		}
-		if said.change(err) && ctx.Err() == nil {
-			r.tell(ctx, err)
-		}
 		if err != nil {
-			consumer = nil
+			r.tell(ctx, said, err)
 			pause(ctx, retryConsumer)
 		}
 	}
@@ -111,12 +105,15 @@ func (r *Receiver) next(ctx, hard context.Context, consumer jetstream.Consumer) 
 	}
 }
 
-func (r *Receiver) tell(ctx context.Context, err error) {
-	if err == nil {
+// tell logs whether events can be pulled, when that is news.
+func (r *Receiver) tell(ctx context.Context, said *notice, err error) {
+	switch {
+	case !said.change(err) || ctx.Err() != nil:
+	case err == nil:
 		r.Log.InfoContext(ctx, "consuming", "consumer", r.Verb)
-		return
+	default:
+		r.Log.WarnContext(ctx, "cannot consume", "consumer", r.Verb, "err", err)
 	}
-	r.Log.WarnContext(ctx, "cannot consume yet", "consumer", r.Verb, "err", err)
 }
 
 // receive sees one delivery through to its settlement.
