@@ -95,11 +95,11 @@ func newProcess(ctx context.Context, env *Env, f Function) (*process, error) {
 	work, p.cut = context.WithCancel(context.WithoutCancel(ctx))
 	p.drainer = &handlers.Drainer{
 		HealthCheck: p.health.ServeHTTP,
-		Inner:       p.routes(work),
+		Inner:       limited(own.Concurrency, slotTimeout, detached(work, p.receiver)),
 		QuietPeriod: quietPeriod,
 	}
 	p.server = &http.Server{
-		Handler:           p.drainer,
+		Handler:           p.routes(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      own.HandlerTimeout + writeSlack,
@@ -110,11 +110,13 @@ func newProcess(ctx context.Context, env *Env, f Function) (*process, error) {
 	return p, nil
 }
 
-func (p *process) routes(work context.Context) http.Handler {
+// routes keeps the paths of the probes out of the drainer, for which every other
+// request is a sign that somebody still sends events.
+func (p *process) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+readinessPath, p.health)
 	mux.Handle("GET "+livenessPath, p.health)
-	mux.Handle("/", limited(p.env.Concurrency, slotTimeout, detached(work, p.receiver)))
+	mux.Handle("/", p.drainer)
 	return mux
 }
 
