@@ -119,41 +119,41 @@ const (
 
 // openAuthority loads the CA in a directory, or makes one there. A root above
 // an issuing CA leaves no key behind: it will never be needed again.
-func openAuthority(cfg *Config) (*authority, error) {
-	a, err := loadAuthority(cfg.Dir)
+func openAuthority(cfg *Config, dir *os.Root) (*authority, error) {
+	a, err := loadAuthority(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}
 	if a, err = newAuthority(cfg); err != nil {
 		return nil, err
 	}
-	return a, a.save(cfg.Dir)
+	return a, a.save(dir)
 }
 
-func loadAuthority(dir string) (*authority, error) {
-	root, err := readCertificate(filepath.Join(dir, rootCertFile))
+func loadAuthority(dir *os.Root) (*authority, error) {
+	root, err := readCertificate(dir, rootCertFile)
 	if err != nil {
 		return nil, err
 	}
 	a := &authority{root: root, issuing: root}
 	keyFile := rootKeyFile
-	issuing, err := readCertificate(filepath.Join(dir, issuingCertFile))
+	issuing, err := readCertificate(dir, issuingCertFile)
 	if err == nil {
 		a.issuing, keyFile = issuing, issuingKeyFile
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if a.key, err = readKey(filepath.Join(dir, keyFile)); err != nil {
+	if a.key, err = readKey(dir, keyFile); err != nil {
 		return nil, err
 	}
-	if public, ok := a.issuing.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(a.key.Public()) {
-		return nil, fmt.Errorf("%s: not the key of the certificate beside it", filepath.Join(dir, keyFile))
+	if !samePublicKey(a.issuing.PublicKey, a.key.Public()) {
+		return nil, fmt.Errorf("%s: not the key of the certificate beside it", filepath.Join(dir.Name(), keyFile))
 	}
 	return a, nil
 }
 
 // save writes the root's certificate last: where it is, the CA is complete.
-func (a *authority) save(dir string) error {
+func (a *authority) save(dir *os.Root) error {
 	key, err := x509.MarshalPKCS8PrivateKey(a.key)
 	if err != nil {
 		return fmt.Errorf("encoding the CA key: %w", err)
@@ -161,57 +161,62 @@ func (a *authority) save(dir string) error {
 	keyFile := rootKeyFile
 	if a.issuing != a.root {
 		keyFile = issuingKeyFile
-		if err := writePEM(filepath.Join(dir, issuingCertFile), "CERTIFICATE", a.issuing.Raw); err != nil {
+		if err := writePEM(dir, issuingCertFile, certificateLabel, a.issuing.Raw); err != nil {
 			return err
 		}
 	}
-	if err := writePEM(filepath.Join(dir, keyFile), "PRIVATE KEY", key); err != nil {
+	if err := writePEM(dir, keyFile, "PRIVATE KEY", key); err != nil {
 		return err
 	}
-	return writePEM(filepath.Join(dir, rootCertFile), "CERTIFICATE", a.root.Raw)
+	return writePEM(dir, rootCertFile, certificateLabel, a.root.Raw)
 }
 
-func writePEM(path, label string, der []byte) error {
-	return replaceFile(path, pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+const certificateLabel = "CERTIFICATE"
+
+func writePEM(dir *os.Root, name, label string, der []byte) error {
+	return replaceFile(dir, name, pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
 }
 
-func readPEM(path string) ([]byte, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the directory is the configured one
+func readPEM(dir *os.Root, name string) ([]byte, error) {
+	text, err := dir.ReadFile(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading %s: %w", filepath.Join(dir.Name(), name), err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("%s: no PEM", path)
+		return nil, fmt.Errorf("%s: no PEM", filepath.Join(dir.Name(), name))
 	}
 	return block.Bytes, nil
 }
 
-func readCertificate(path string) (*x509.Certificate, error) {
-	der, err := readPEM(path)
+func readCertificate(dir *os.Root, name string) (*x509.Certificate, error) {
+	der, err := readPEM(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir.Name(), name), err)
 	}
 	return cert, nil
 }
 
-func readKey(path string) (crypto.Signer, error) {
-	der, err := readPEM(path)
+func readKey(dir *os.Root, name string) (crypto.Signer, error) {
+	der, err := readPEM(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// a certificate whose key is missing is not a CA that is yet to be made
+		return nil, fmt.Errorf("%s is missing", filepath.Join(dir.Name(), name))
+	}
 	if err != nil {
-		// a certificate without its key is not a CA that is missing
-		return nil, fmt.Errorf("the CA's key: %s", err.Error())
+		return nil, err
 	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir.Name(), name), err)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("%s: not a key for signatures", path)
+		return nil, fmt.Errorf("%s: not a key for signatures", filepath.Join(dir.Name(), name))
 	}
 	return signer, nil
 }

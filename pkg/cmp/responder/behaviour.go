@@ -61,6 +61,9 @@ type Behaviour struct {
 	UnprotectedErrors bool
 	// Garbage answers with bytes that are no PKIMessage.
 	Garbage bool
+	// OnlyHTTP10 and OnlyHTTP11 answer requests of the other version with 505,
+	// whatever Only says; they have not been processed.
+	OnlyHTTP10, OnlyHTTP11 bool
 	// HTTPStatus answers with this status and a page of HTML; the request has been processed.
 	HTTPStatus int
 	// CMPStatus is the HTTP status that accompanies CMP answers; 0 means 200.

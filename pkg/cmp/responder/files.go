@@ -13,21 +13,30 @@ import (
 const (
 	transactionsDir = "transactions"
 	recordSuffix    = ".json"
+	newSuffix       = ".new" // of files not yet in place
 	dirMode         = 0o700
+	fileMode        = 0o600
 )
 
-// files stores records, one file each. A nil *files stores nothing.
-type files struct{ dir string }
-
-func openFiles(dir string) (*files, error) {
-	f := &files{dir: filepath.Join(dir, transactionsDir)}
-	if err := os.MkdirAll(f.dir, dirMode); err != nil {
-		return nil, fmt.Errorf("opening the ledger: %w", err)
+// openDir makes a directory and opens it. It is closed when nobody refers to it any more.
+func openDir(path string) (*os.Root, error) {
+	if err := os.MkdirAll(path, dirMode); err != nil {
+		return nil, err
 	}
-	return f, nil
+	return os.OpenRoot(path)
 }
 
-func (f *files) path(r *record) string { return filepath.Join(f.dir, r.name()+recordSuffix) }
+// files stores records, one file each. A nil *files stores nothing.
+type files struct{ dir *os.Root }
+
+func openFiles(dir *os.Root) (*files, error) {
+	if err := dir.MkdirAll(transactionsDir, dirMode); err != nil {
+		return nil, fmt.Errorf("opening the ledger: %w", err)
+	}
+	return &files{dir: dir}, nil
+}
+
+func fileOf(r *record) string { return filepath.Join(transactionsDir, r.name()+recordSuffix) }
 
 // save replaces the file of a record. It survives the end of the process; the
 // power may take the last moments with it.
@@ -39,17 +48,17 @@ func (f *files) save(r *record) error {
 	if err != nil {
 		return fmt.Errorf("encoding transaction %s: %w", r.name(), err)
 	}
-	return replaceFile(f.path(r), text)
+	return replaceFile(f.dir, fileOf(r), text)
 }
 
 func (f *files) remove(r *record) {
 	if f != nil {
-		_ = os.Remove(f.path(r)) // one left behind is a transaction remembered longer
+		_ = f.dir.Remove(fileOf(r)) // one left behind is a transaction remembered longer
 	}
 }
 
 func (f *files) load() ([]*record, error) {
-	entries, err := os.ReadDir(f.dir)
+	entries, err := fs.ReadDir(f.dir.FS(), transactionsDir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
@@ -60,7 +69,7 @@ func (f *files) load() ([]*record, error) {
 		}
 		r, err := f.read(e.Name())
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading the ledger: %s: %w", filepath.Join(f.dir.Name(), transactionsDir, e.Name()), err)
 		}
 		records = append(records, r)
 	}
@@ -68,41 +77,29 @@ func (f *files) load() ([]*record, error) {
 }
 
 func (f *files) read(name string) (*record, error) {
-	text, err := os.ReadFile(filepath.Join(f.dir, name))
+	text, err := f.dir.ReadFile(filepath.Join(transactionsDir, name))
 	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
+		return nil, err
 	}
 	r := new(record)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("reading the ledger: %s: %w", name, err)
+		return nil, err
 	}
 	if r.name()+recordSuffix != name || (r.Issued == nil) != (r.State == stateWaiting) {
-		return nil, fmt.Errorf("reading the ledger: %s is not what its name and state say", name)
+		return nil, errors.New("not what its name and its state say")
 	}
 	return r, nil
 }
 
 // replaceFile writes a file under another name first, so that the old or the new
 // content is there whenever the process ends.
-func replaceFile(path string, content []byte) error {
-	t, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	_, err = t.Write(content)
-	err = errors.Join(err, t.Close())
+func replaceFile(dir *os.Root, name string, content []byte) error {
+	err := dir.WriteFile(name+newSuffix, content, fileMode)
 	if err == nil {
-		err = os.Rename(t.Name(), path)
+		err = dir.Rename(name+newSuffix, name)
 	}
 	if err != nil {
-		err = fmt.Errorf("writing %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(t.Name()))))
+		return fmt.Errorf("writing %s: %w", filepath.Join(dir.Name(), name), err)
 	}
-	return err
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return nil
 }

@@ -29,6 +29,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "CMP needs POST", http.StatusMethodNotAllowed)
 		return
 	}
+	if b := s.behaves(); b.OnlyHTTP10 && r.ProtoAtLeast(1, 1) || b.OnlyHTTP11 && !r.ProtoAtLeast(1, 1) {
+		w.WriteHeader(http.StatusHTTPVersionNotSupported)
+		return
+	}
 	if !isCMP(r.Header.Get("Content-Type")) {
 		http.Error(w, "CMP needs Content-Type "+contentType, http.StatusUnsupportedMediaType)
 		return

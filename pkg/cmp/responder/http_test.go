@@ -59,6 +59,33 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+func TestHTTPVersions(t *testing.T) {
+	l := newLab(t, Config{})
+	der := l.message(cmp.TypeIR, certRequest(t, cmp.CertTemplate{Subject: name(t, "a")}, newKey(t)), nil)
+	for _, c := range []struct {
+		behaviour Behaviour
+		minor     int
+		want      int
+	}{
+		{Behaviour{}, 0, 200},
+		{Behaviour{}, 1, 200},
+		{Behaviour{OnlyHTTP10: true}, 0, 200},
+		{Behaviour{OnlyHTTP10: true}, 1, 505},
+		{Behaviour{OnlyHTTP11: true}, 0, 505},
+		{Behaviour{OnlyHTTP11: true}, 1, 200},
+	} {
+		l.behave(c.behaviour)
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/", bytes.NewReader(der))
+		r.Header.Set("Content-Type", contentType)
+		r.ProtoMajor, r.ProtoMinor = 1, c.minor
+		w := httptest.NewRecorder()
+		l.ca.ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("HTTP/1.%d, only 1.0 %t, only 1.1 %t: got %d, want %d", c.minor, c.behaviour.OnlyHTTP10, c.behaviour.OnlyHTTP11, w.Code, c.want)
+		}
+	}
+}
+
 func TestSecretsAreNotLogged(t *testing.T) {
 	var text bytes.Buffer
 	l := newLab(t, Config{Log: slog.New(slog.NewTextHandler(&text, nil))})

@@ -41,15 +41,16 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) open() (err error) {
+	var dir *os.Root
 	if s.cfg.Dir == "" {
 		s.ca, err = newAuthority(&s.cfg)
-	} else if err = os.MkdirAll(s.cfg.Dir, dirMode); err == nil {
-		s.ca, err = openAuthority(&s.cfg)
+	} else if dir, err = openDir(s.cfg.Dir); err == nil {
+		s.ca, err = openAuthority(&s.cfg, dir)
 	}
 	if err != nil {
 		return err
 	}
-	s.ledger, err = openLedger(&s.cfg)
+	s.ledger, err = openLedger(&s.cfg, dir)
 	return err
 }
 
@@ -103,7 +104,6 @@ func (s *Server) Respond(der []byte) (reply []byte, err error) {
 }
 
 func (s *Server) respond(der []byte) ([]byte, cmp.BodyType, error) {
-	start := time.Now()
 	nonce, err := s.newNonce()
 	if err != nil {
 		return nil, cmp.TypeError, err
@@ -122,7 +122,7 @@ func (s *Server) respond(der []byte) ([]byte, cmp.BodyType, error) {
 	if err != nil {
 		return nil, a.kind, fmt.Errorf("answering %s: %w", x.req.Type, err)
 	}
-	s.report(x, &a, time.Since(start), problem)
+	s.report(x, &a, problem)
 	return reply, a.kind, problem
 }
 
@@ -241,10 +241,10 @@ func (a *answer) status() cmp.StatusInfo {
 }
 
 // report tells the log and Config.OnMessage.
-func (s *Server) report(x *exchange, a *answer, took time.Duration, problem error) {
+func (s *Server) report(x *exchange, a *answer, problem error) {
 	status := a.status()
 	e := Event{
-		Time: x.now, Took: took, TransactionID: hex.EncodeToString(x.req.Header.TransactionID),
+		Time: x.now, Took: s.cfg.Now().Sub(x.now), TransactionID: hex.EncodeToString(x.req.Header.TransactionID),
 		Received: x.req.Type, Peer: x.peer.Name, Answer: a.kind,
 		Status: status.Status, Failure: status.FailInfo, Issuance: x.issued,
 		Undecodable: x.req.Body == nil,

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -127,13 +128,14 @@ type ledger struct {
 
 var errTooManyOpen = malformed(cmp.FailSystemUnavail, "too many open transactions")
 
-func openLedger(cfg *Config) (*ledger, error) {
+// openLedger reads the transactions in a directory; without one it is empty and stays in memory.
+func openLedger(cfg *Config, dir *os.Root) (*ledger, error) {
 	l := &ledger{records: map[string]*record{}, bySerial: map[string]*record{}, maxOpen: cfg.MaxOpen, maxIssued: cfg.MaxIssued}
-	if cfg.Dir == "" {
+	if dir == nil {
 		return l, nil
 	}
 	var err error
-	if l.files, err = openFiles(cfg.Dir); err != nil {
+	if l.files, err = openFiles(dir); err != nil {
 		return nil, err
 	}
 	records, err := l.files.load()
