@@ -59,7 +59,38 @@ func (t BodyType) String() string {
 // into, [Opaque].
 type Body interface {
 	fits(t BodyType) bool // whether this Go type is the content of arm t
-	append(w *writer)
+}
+
+// body writes the content of an arm.
+func (w *writer) body(b Body) {
+	switch b := b.(type) { // not a method of Body: w would then live on the heap
+	case CertReqMessages:
+		b.append(w)
+	case *CertRepMessage:
+		b.append(w)
+	case P10CR:
+		b.append(w)
+	case RevReq:
+		b.append(w)
+	case *RevRep:
+		b.append(w)
+	case CertConf:
+		b.append(w)
+	case PKIConf:
+		b.append(w)
+	case PollReq:
+		b.append(w)
+	case PollRep:
+		b.append(w)
+	case GenMsg:
+		b.append(w)
+	case *ErrorMsg:
+		b.append(w)
+	case Nested:
+		b.append(w)
+	case Opaque:
+		b.append(w)
+	}
 }
 
 const sectionBody = "RFC 9810 §5.1.2"

@@ -80,8 +80,8 @@ func OldCertIDControl(id CertID) AttributeTypeAndValue {
 
 func (p *parser) certID(field string) CertID {
 	q := p.sequenceAt(sectionControls, field)
-	id := CertID{Issuer: q.generalName(field + ".issuer")}
-	id.SerialNumber = q.bigInteger(tag.INTEGER, field+".serialNumber")
+	id := CertID{Issuer: q.generalName(field)}
+	id.SerialNumber = q.bigInteger(tag.INTEGER, field)
 	q.end(field)
 	return id
 }
@@ -178,7 +178,7 @@ func (p *parser) attributes(field string) []AttributeTypeAndValue {
 	var out []AttributeTypeAndValue
 	for list.more() {
 		q := list.sequence(field)
-		out = append(out, AttributeTypeAndValue{Type: q.oid(field + ".type"), Value: q.element(field + ".value")})
+		out = append(out, AttributeTypeAndValue{Type: q.oid(field), Value: q.element(field)})
 		q.end(field)
 		list.check(len(out) <= MaxEntries, field)
 	}
@@ -263,7 +263,7 @@ func (p *parser) certResponse() CertResponse {
 	q := p.sequence("response")
 	r := CertResponse{CertReqID: q.integer("response.certReqId"), Status: q.statusInfo("response.status")}
 	if q.in.PeekASN1Tag(tag.SEQUENCE) {
-		r.Certified = q.certifiedKeyPair("response.certifiedKeyPair")
+		r.Certified = q.certifiedKeyPair()
 	}
 	if q.more() {
 		r.RspInfo = q.octets("response.rspInfo", MaxMessageBytes)
@@ -285,20 +285,20 @@ func (w *writer) certResponse(r *CertResponse) {
 	w.close(m)
 }
 
-func (p *parser) certifiedKeyPair(field string) *CertifiedKeyPair {
-	q := p.sequence(field)
+func (p *parser) certifiedKeyPair() *CertifiedKeyPair {
+	q := p.sequence("response.certifiedKeyPair")
 	k := new(CertifiedKeyPair)
-	if e, ok := q.optional(explicit(0), field+".certificate"); ok {
-		k.Certificate = e.tagged(tag.SEQUENCE, field+".certificate")
-		e.end(field + ".certificate")
+	if e, ok := q.optional(explicit(0), "response.certifiedKeyPair.certificate"); ok {
+		k.Certificate = e.tagged(tag.SEQUENCE, "response.certifiedKeyPair.certificate")
+		e.end("response.certifiedKeyPair.certificate")
 	} else {
-		e := q.enter(explicit(1), field+".certOrEncCert")
-		k.Encrypted = e.element(field + ".encryptedCert")
-		e.end(field + ".encryptedCert")
+		e := q.enter(explicit(1), "response.certifiedKeyPair.certOrEncCert")
+		k.Encrypted = e.element("response.certifiedKeyPair.encryptedCert")
+		e.end("response.certifiedKeyPair.encryptedCert")
 	}
-	k.PrivateKey = q.taggedElement(0, field+".privateKey")
-	k.PublicationInfo = q.taggedElement(1, field+".publicationInfo")
-	q.end(field)
+	k.PrivateKey = q.taggedElement(0, "response.certifiedKeyPair.privateKey")
+	k.PublicationInfo = q.taggedElement(1, "response.certifiedKeyPair.publicationInfo")
+	q.end("response.certifiedKeyPair")
 	return k
 }
 

@@ -30,6 +30,7 @@ func (f *fault) error() error {
 type parser struct {
 	in      cryptobyte.String
 	section string
+	path    string // of the enclosing field
 	fault   *fault
 }
 
@@ -37,8 +38,13 @@ func (p *parser) ok() bool { return p.fault.field == "" }
 
 func (p *parser) more() bool { return p.ok() && !p.in.Empty() }
 
+// fail notes a fault in a field. One that begins with a dot lies in p.path;
+// paths are only put together here, since few messages are wrong.
 func (p *parser) fail(field string) {
 	if p.ok() {
+		if field[0] == '.' {
+			field = p.path + field
+		}
 		p.fault.field, p.fault.section = field, p.section
 	}
 	p.in = nil
@@ -55,7 +61,7 @@ func (p *parser) end(field string) { p.check(p.in.Empty(), field) }
 
 // child is a parser of p's enclosed element.
 func (p *parser) child(content []byte) parser {
-	return parser{in: content, section: p.section, fault: p.fault}
+	return parser{in: content, section: p.section, path: p.path, fault: p.fault}
 }
 
 // enter reads one element and returns a parser of its content.
@@ -188,25 +194,67 @@ const (
 
 func (p *parser) generalizedTime(field string) time.Time {
 	content := p.enter(tag.GeneralizedTime, field)
-	return content.timeAs(fractionalTime, field)
+	year, rest := digits(content.in, 4)
+	return content.timeFrom(year, rest, field)
 }
 
-func (p *parser) timeAs(layout, field string) time.Time {
-	text := string(p.in)
-	t, err := time.Parse(layout, text)
-	p.check(p.ok() && err == nil && t.Format(layout) == text, field)
+// digits reads n decimal digits; -1 stands for anything else.
+func digits(b []byte, n int) (value int, rest []byte) {
+	if len(b) < n {
+		return -1, nil
+	}
+	for _, c := range b[:n] {
+		if c < '0' || c > '9' {
+			return -1, nil
+		}
+		value = value*10 + int(c-'0')
+	}
+	return value, b[n:]
+}
+
+// timeFrom reads what follows the year: MMDDhhmmss, a fraction, Z.
+func (p *parser) timeFrom(year int, rest []byte, field string) time.Time {
+	var v [5]int
+	for i := range v {
+		v[i], rest = digits(rest, 2)
+	}
+	fraction, rest := fraction(rest)
+	t := time.Date(year, time.Month(v[0]), v[1], v[2], v[3], v[4], fraction, time.UTC)
+	month, day := t.Month(), t.Day()
+	valid := year >= 0 && int(month) == v[0] && day == v[1] && t.Hour() == v[2] && t.Minute() == v[3] && t.Second() == v[4]
+	p.check(valid && fraction >= 0 && string(rest) == "Z", field)
 	return t
+}
+
+// fraction reads a fraction of a second, to the nanosecond, without trailing
+// zeros; -1 stands for a wrong one.
+func fraction(b []byte) (nanoseconds int, rest []byte) {
+	if len(b) == 0 || b[0] != '.' {
+		return 0, b
+	}
+	n := 1
+	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
+		n++
+	}
+	if n == 1 || n > 10 || b[n-1] == '0' {
+		return -1, nil
+	}
+	nanoseconds, _ = digits(b[1:], n-1)
+	for range 10 - n {
+		nanoseconds *= 10
+	}
+	return nanoseconds, b[n:]
 }
 
 // time reads the CHOICE of UTCTime and GeneralizedTime (RFC 5280 §4.1.2.5).
 func (p *parser) time(field string) time.Time {
 	if content, ok := p.optional(tag.UTCTime, field); ok {
-		t := content.timeAs(utcTime, field)
-		if t.Year() >= 2050 {
-			t = t.AddDate(-100, 0, 0)
+		year, rest := digits(content.in, 2)
+		if year >= 0 && year < 50 {
+			year += 100
 		}
-		p.check(content.ok() && string(content.in) == t.Format(utcTime), field)
-		return t
+		content.check(year >= 0 && len(content.in) == len(utcTime), field)
+		return content.timeFrom(1900+year, rest, field)
 	}
 	t := p.generalizedTime(field)
 	p.check(!inUTCTime(t) && t.Nanosecond() == 0, field)

@@ -147,9 +147,9 @@ func (p *parser) algorithm(field string) AlgorithmIdentifier {
 
 func (p *parser) algorithmFields(field string) AlgorithmIdentifier {
 	p.section = sectionAlgorithm
-	a := AlgorithmIdentifier{Algorithm: p.oid(field + ".algorithm")}
+	a := AlgorithmIdentifier{Algorithm: p.oid(field)}
 	if p.more() {
-		a.Parameters = p.element(field + ".parameters")
+		a.Parameters = p.element(field)
 	}
 	p.end(field)
 	return a
@@ -172,9 +172,9 @@ func (p *parser) infos(field string, least int) []InfoTypeAndValue {
 	out := []InfoTypeAndValue{}
 	for list.more() {
 		q := list.sequence(field)
-		itv := InfoTypeAndValue{Type: q.oid(field + ".infoType")}
+		itv := InfoTypeAndValue{Type: q.oid(field)}
 		if q.more() {
-			itv.Value = q.element(field + ".infoValue")
+			itv.Value = q.element(field)
 		}
 		q.end(field)
 		out = append(out, itv)

@@ -136,7 +136,7 @@ func (w *writer) headerAndBody(m *Message) {
 	}
 	w.header(&m.Header)
 	e := w.open(explicit(uint8(m.Type)))
-	m.Body.append(w)
+	w.body(m.Body)
 	w.close(e)
 }
 

@@ -35,6 +35,10 @@ var (
 	oidECDSAWithSHA512 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}
 	oidEd25519         = asn1.ObjectIdentifier{1, 3, 101, 112}
 
+	// Kinds of public keys (RFC 3279 §2.3).
+	oidRSAEncryption = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
+	oidECPublicKey   = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
+
 	// CRMF controls (RFC 4211 §6).
 	oidRegToken      = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 1}
 	oidAuthenticator = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 2}
@@ -76,6 +80,7 @@ var knownOIDs = internOIDs(
 	oidSHA1, oidSHA256, oidSHA384, oidSHA512,
 	oidSHA1WithRSA, oidSHA256WithRSA, oidSHA384WithRSA, oidSHA512WithRSA, oidRSASSAPSS, oidMGF1,
 	oidECDSAWithSHA1, oidECDSAWithSHA256, oidECDSAWithSHA384, oidECDSAWithSHA512, oidEd25519,
+	oidRSAEncryption, oidECPublicKey,
 	oidRegToken, oidAuthenticator, oidOldCertID, oidAlgID, oidRSAKeyLen,
 	oidSubjectKeyID, oidKeyUsage, oidSubjectAltName, oidBasicConstraints, oidCRLReason, oidAuthorityKeyID, oidExtKeyUsage,
 	oidCMCCA, oidCMCRA,

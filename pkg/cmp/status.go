@@ -155,13 +155,13 @@ const sectionStatus = "RFC 9810 §5.2.3"
 
 func (p *parser) statusInfo(field string) StatusInfo {
 	q := p.sequence(field)
-	q.section = sectionStatus
-	s := StatusInfo{Status: Status(q.integer(field + ".status"))}
+	q.section, q.path = sectionStatus, field
+	s := StatusInfo{Status: Status(q.integer(".status"))}
 	if q.in.PeekASN1Tag(tag.SEQUENCE) {
-		s.Text = q.utf8Strings(field + ".statusString")
+		s.Text = q.utf8Strings(".statusString")
 	}
-	if content, ok := q.optional(tag.BIT_STRING, field+".failInfo"); ok {
-		s.failInfo(&content, field+".failInfo")
+	if content, ok := q.optional(tag.BIT_STRING, ".failInfo"); ok {
+		s.failInfo(&content)
 	}
 	q.end(field)
 	return s
@@ -169,8 +169,8 @@ func (p *parser) statusInfo(field string) StatusInfo {
 
 // failInfo reads a named bit list. DER drops its trailing zeros (X.690 §11.2.2),
 // not everybody does, and an error message should not be lost for that.
-func (s *StatusInfo) failInfo(p *parser, field string) {
-	p.check(len(p.in) >= 1 && len(p.in) <= 5, field)
+func (s *StatusInfo) failInfo(p *parser) {
+	p.check(len(p.in) >= 1 && len(p.in) <= 5, ".failInfo")
 	if !p.ok() {
 		return
 	}
@@ -181,7 +181,7 @@ func (s *StatusInfo) failInfo(p *parser, field string) {
 		word |= uint32(bits.Reverse8(b)) << (8 * i)
 	}
 	s.FailInfo = FailureInfo(word)
-	p.check(unused < 8 && length >= 0 && bits.Len32(word) <= length, field)
+	p.check(unused < 8 && length >= 0 && bits.Len32(word) <= length, ".failInfo")
 	if bits.Len32(word) != length || length == 0 {
 		s.failBits = uint8(length) + 1
 	}

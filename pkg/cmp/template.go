@@ -78,68 +78,69 @@ func (t *CertTemplate) settle() error {
 
 func (p *parser) certTemplate(field string) CertTemplate {
 	q := p.sequenceAt(sectionTemplate, field)
+	q.path = field
 	var t CertTemplate
-	q.templateSerial(&t, field)
-	if e, ok := q.optional(explicit(3), field+".issuer"); ok {
-		t.Issuer = e.name(field + ".issuer")
-		e.end(field + ".issuer")
+	q.templateSerial(&t)
+	if e, ok := q.optional(explicit(3), ".issuer"); ok {
+		t.Issuer = e.name(".issuer")
+		e.end(".issuer")
 	}
-	if e, ok := q.optional(explicit(4), field+".validity"); ok {
-		e.validity(&t, field)
+	if e, ok := q.optional(explicit(4), ".validity"); ok {
+		e.validity(&t)
 	}
-	if e, ok := q.optional(explicit(5), field+".subject"); ok {
-		t.Subject = e.name(field + ".subject")
-		e.end(field + ".subject")
+	if e, ok := q.optional(explicit(5), ".subject"); ok {
+		t.Subject = e.name(".subject")
+		e.end(".subject")
 	}
-	if e, ok := q.optional(explicit(6), field+".publicKey"); ok {
-		t.PublicKeyInfo = e.publicKeyInfo(field + ".publicKey")
+	if e, ok := q.optional(explicit(6), ".publicKey"); ok {
+		t.PublicKeyInfo = e.publicKeyInfo(".publicKey")
 	}
-	t.IssuerUID = q.implicitBits(7, field+".issuerUID")
-	t.SubjectUID = q.implicitBits(8, field+".subjectUID")
-	if e, ok := q.optional(explicit(9), field+".extensions"); ok {
-		t.Extensions = e.extensionFields(field + ".extensions")
+	t.IssuerUID = q.implicitBits(7, ".issuerUID")
+	t.SubjectUID = q.implicitBits(8, ".subjectUID")
+	if e, ok := q.optional(explicit(9), ".extensions"); ok {
+		t.Extensions = e.extensionFields(".extensions")
 	}
 	q.end(field)
 	return t
 }
 
-func (p *parser) templateSerial(t *CertTemplate, field string) {
+func (p *parser) templateSerial(t *CertTemplate) {
 	if p.in.PeekASN1Tag(implicit(0)) {
-		version := p.bigInteger(implicit(0), field+".version")
-		p.check(version != nil && version.IsInt64(), field+".version")
+		version := p.bigInteger(implicit(0), ".version")
+		p.check(version != nil && version.IsInt64(), ".version")
 		if p.ok() {
 			v := version.Int64()
 			t.Version = &v
 		}
 	}
 	if p.in.PeekASN1Tag(implicit(1)) {
-		t.SerialNumber = p.bigInteger(implicit(1), field+".serialNumber")
+		t.SerialNumber = p.bigInteger(implicit(1), ".serialNumber")
 	}
-	if e, ok := p.optional(explicit(2), field+".signingAlg"); ok {
-		a := e.algorithmFields(field + ".signingAlg")
+	if e, ok := p.optional(explicit(2), ".signingAlg"); ok {
+		a := e.algorithmFields(".signingAlg")
 		t.SigningAlg = &a
 	}
 }
 
-func (p *parser) validity(t *CertTemplate, field string) {
+func (p *parser) validity(t *CertTemplate) {
 	t.emptyValidity = p.in.Empty()
-	if e, ok := p.optional(explicit(0), field+".notBefore"); ok {
-		t.NotBefore = e.time(field + ".notBefore")
-		e.end(field + ".notBefore")
+	if e, ok := p.optional(explicit(0), ".notBefore"); ok {
+		t.NotBefore = e.time(".notBefore")
+		e.end(".notBefore")
 	}
-	if e, ok := p.optional(explicit(1), field+".notAfter"); ok {
-		t.NotAfter = e.time(field + ".notAfter")
-		e.end(field + ".notAfter")
+	if e, ok := p.optional(explicit(1), ".notAfter"); ok {
+		t.NotAfter = e.time(".notAfter")
+		e.end(".notAfter")
 	}
-	p.end(field + ".validity")
+	p.end(".validity")
 }
 
 // publicKeyInfo checks the structure of the fields of a SubjectPublicKeyInfo
 // and gives them back under the tag of a SEQUENCE.
 func (p *parser) publicKeyInfo(field string) []byte {
 	content := p.in
-	p.algorithm(field + ".algorithm")
-	p.enter(tag.BIT_STRING, field+".subjectPublicKey")
+	p.algorithm(field)
+	p.enter(tag.BIT_STRING, field)
 	p.end(field)
 	var w writer
 	w.primitive(tag.SEQUENCE, content)
@@ -160,12 +161,12 @@ func (p *parser) extensionFields(field string) []pkix.Extension {
 	var out []pkix.Extension
 	for p.more() {
 		q := p.sequence(field)
-		e := pkix.Extension{Id: q.oid(field + ".extnID")}
+		e := pkix.Extension{Id: q.oid(field)}
 		if q.in.PeekASN1Tag(tag.BOOLEAN) {
-			e.Critical = q.boolean(field + ".critical")
-			q.check(e.Critical, field+".critical") // DER leaves the default out
+			e.Critical = q.boolean(field)
+			q.check(e.Critical, field) // DER leaves the default out
 		}
-		e.Value = q.octets(field+".extnValue", MaxMessageBytes)
+		e.Value = q.octets(field, MaxMessageBytes)
 		q.end(field)
 		out = append(out, e)
 		p.check(len(out) <= MaxEntries, field)
