@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -160,7 +159,7 @@ func issued(int) ([]event.Event, error) {
 }
 
 func TestConformance(t *testing.T) {
-	transports := map[string]func(testing.TB, *rig, map[string]string, string) *http.Response{
+	transports := map[string]func(testing.TB, *rig, map[string]string, string) *httptest.ResponseRecorder{
 		"http":      overHTTP,
 		"jetstream": overJetStream,
 	}
@@ -174,7 +173,7 @@ func TestConformance(t *testing.T) {
 					r.Mux[model.EnrollmentRequested] = Route{Handle: handle}
 					r.Mux[model.ConfigCreated] = Route{Check: model.CheckCertificateEvent, Handle: handle}
 
-					response := deliver(t, r, tt.header, tt.body)
+					answer := deliver(t, r, tt.header, tt.body)
 
 					if got := runs.get(); got != tt.runs {
 						t.Errorf("the handler ran %d times, want %d", got, tt.runs)
@@ -183,8 +182,8 @@ func TestConformance(t *testing.T) {
 						t.Errorf("%d facts are stored, want %d", got, tt.facts)
 					}
 					checkDead(t, r, tt.dead, tt.saying, tt.empty)
-					if response != nil {
-						checkAnswer(t, response, tt.status, tt.dead, tt.saying)
+					if answer != nil {
+						checkAnswer(t, answer, tt.status, tt.dead, tt.saying)
 					}
 					checkLog(t, r, tt.dead)
 				})
@@ -195,7 +194,7 @@ func TestConformance(t *testing.T) {
 
 // overHTTP sends the event until it is settled, as Knative does: again after 503,
 // never again after another answer.
-func overHTTP(t testing.TB, r *rig, header map[string]string, body string) *http.Response {
+func overHTTP(t testing.TB, r *rig, header map[string]string, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	for range 10 {
 		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
@@ -205,7 +204,7 @@ func overHTTP(t testing.TB, r *rig, header map[string]string, body string) *http
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, req)
 		if w.Code != http.StatusServiceUnavailable {
-			return w.Result()
+			return w
 		}
 		if w.Header().Get("Retry-After") == "" {
 			t.Error("503 without Retry-After")
@@ -215,7 +214,7 @@ func overHTTP(t testing.TB, r *rig, header map[string]string, body string) *http
 	return nil
 }
 
-func overJetStream(t testing.TB, r *rig, header map[string]string, body string) *http.Response {
+func overJetStream(t testing.TB, r *rig, header map[string]string, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	h := nats.Header{}
 	for name, value := range header {
@@ -255,14 +254,11 @@ func checkDead(t testing.TB, r *rig, want Reason, saying string, empty bool) {
 	}
 }
 
-func checkAnswer(t testing.TB, response *http.Response, status int, reason Reason, saying string) {
+func checkAnswer(t testing.TB, answer *httptest.ResponseRecorder, status int, reason Reason, saying string) {
 	t.Helper()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if response.StatusCode != status {
-		t.Fatalf("status %d, want %d: %s", response.StatusCode, status, body)
+	body := answer.Body.Bytes()
+	if answer.Code != status {
+		t.Fatalf("status %d, want %d: %s", answer.Code, status, body)
 	}
 	if reason == "" {
 		if len(body) > 0 {
@@ -270,7 +266,7 @@ func checkAnswer(t testing.TB, response *http.Response, status int, reason Reaso
 		}
 		return
 	}
-	if got, want := response.Header.Get("Content-Type"), "application/problem+json"; got != want {
+	if got, want := answer.Header().Get("Content-Type"), "application/problem+json"; got != want {
 		t.Errorf("Content-Type %q, want %q", got, want)
 	}
 	var p problem

@@ -150,7 +150,7 @@ func (r *Receiver) settle(ctx context.Context, msg jetstream.Msg, d receipt, in 
 		return accepted, acknowledge(ctx, msg)
 	}
 	refused, ok := errors.AsType[*refusal](err)
-	if !ok && d.count >= uint64(r.maxDeliver()) { //nolint:gosec // a count, never negative
+	if !ok && d.count >= r.maxDeliver() {
 		refused, ok = refuse(Exhausted, err), true
 	}
 	if ok {
@@ -204,9 +204,8 @@ func (r *Receiver) delay(d receipt) time.Duration {
 		wait *= 2
 	}
 	wait = min(wait, r.maxDelay())
-	const steps = 1000
-	spread := (d.sequence*2654435761 + d.count*40503) % steps
-	return wait - wait/5*time.Duration(spread)/steps //nolint:gosec // below steps
+	spread := float64((d.sequence*2654435761+d.count*40503)%1000) / 1000
+	return wait - time.Duration(spread*float64(wait)/5)
 }
 
 // pause waits, and reports whether it waited to the end.

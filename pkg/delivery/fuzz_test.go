@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"maps"
 	"net/http"
@@ -31,13 +30,13 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, headers string, body []byte) {
 		header := parseHeader(headers)
 		checkEvent(t, header, body)
-		_, err := part{header: http.Header(header), body: body}.decode(context.Background())
+		_, err := part{header: http.Header(header), body: body}.decode(t.Context())
 		checkRefusal(t, err)
 	})
 }
 
 func checkEvent(t *testing.T, header nats.Header, body []byte) {
-	ctx := context.Background()
+	ctx := t.Context()
 	e, err := decode(ctx, header, body)
 	if err != nil {
 		checkRefusal(t, err)

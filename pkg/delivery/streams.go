@@ -25,11 +25,23 @@ const (
 func Apply(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	var errs []error
 	for _, config := range streams(replicas) {
-		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
+		if err := applyStream(ctx, js, config); err != nil {
 			errs = append(errs, fmt.Errorf("stream %s: %w", config.Name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func applyStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
+	stream, err := js.CreateOrUpdateStream(ctx, config)
+	if err != nil {
+		return err
+	}
+	// An old server ignores what it does not know, and delayed work would stay for ever.
+	if config.AllowMsgSchedules && !stream.CachedInfo().Config.AllowMsgSchedules {
+		return errors.New("the server knows no message schedules: nats-server 2.12 or later is needed")
+	}
+	return nil
 }
 
 func streams(replicas int) []jetstream.StreamConfig {
