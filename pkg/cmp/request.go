@@ -15,12 +15,15 @@ import (
 
 // Request is what one transaction asks for. It prints without the key.
 type Request struct {
-	Type     BodyType     // TypeIR, TypeCR, TypeKUR or TypeP10CR
-	Template CertTemplate // not for TypeP10CR
+	Type     BodyType     // TypeIR, TypeCR, TypeKUR, TypeP10CR, TypeRR or TypeGenM
+	Template CertTemplate // for TypeIR, TypeCR and TypeKUR
 	Key      crypto.Signer
 	Hash     crypto.Hash // of the proof of possession; 0 chooses what suits the key
 	OldCert  *x509.Certificate
 	CSR      []byte // DER of the PKCS #10 request, for TypeP10CR
+
+	Revocation *Revocation      // for TypeRR
+	Info       InfoTypeAndValue // for TypeGenM
 
 	RAVerified  bool                    // claim raVerified in place of a proof; Key is then not needed (RFC 4211 §4)
 	Profile     string                  // certProfile (RFC 9810 §5.1.1.4); empty: none
@@ -49,6 +52,16 @@ func (r *Request) body(cfg *Config) (Body, error) {
 		return r.certReqMessages(cfg)
 	case TypeP10CR:
 		return r.p10cr()
+	case TypeRR:
+		if r.Revocation == nil {
+			return nil, errors.New("nothing to revoke")
+		}
+		return r.Revocation.body()
+	case TypeGenM:
+		if len(r.Info.Type) == 0 {
+			return nil, errors.New("nothing to ask for")
+		}
+		return GenMsg{r.Info}, nil
 	default:
 		return nil, fmt.Errorf("%s is not a request this package makes", r.Type)
 	}
@@ -160,7 +173,7 @@ func (r *Request) p10cr() (Body, error) {
 // generalInfo is that of the first message.
 func (r *Request) generalInfo(cfg *Config) []InfoTypeAndValue {
 	var infos []InfoTypeAndValue
-	if cfg.ImplicitConfirm {
+	if cfg.ImplicitConfirm && r.Type != TypeRR && r.Type != TypeGenM {
 		infos = append(infos, InfoTypeAndValue{Type: InfoImplicitConfirm, Value: derNULL})
 	}
 	if r.Profile != "" {
@@ -182,6 +195,10 @@ func (r *Request) recipient(cfg *Config) Name {
 		return r.Template.Issuer
 	case r.OldCert != nil:
 		return r.OldCert.RawIssuer
+	case r.Revocation != nil && r.Revocation.Certificate != nil:
+		return r.Revocation.Certificate.RawIssuer
+	case r.Revocation != nil && r.Revocation.Issuer != nil:
+		return r.Revocation.Issuer
 	}
 	if s, ok := cfg.Credential.(*Signer); ok && s.Certificate != nil {
 		return s.Certificate.RawIssuer
@@ -197,8 +214,16 @@ type asked struct {
 
 // askedIn reads the request back from the first message.
 func askedIn(m *Message) (asked, error) {
-	if csr, ok := m.Body.(P10CR); ok {
-		return askedInCSR(csr)
+	switch body := m.Body.(type) {
+	case P10CR:
+		return askedInCSR(body)
+	case GenMsg:
+		return asked{}, nil
+	case RevReq:
+		if len(body) != 1 || body[0].CertDetails.SerialNumber == nil {
+			return asked{}, errors.New("rr does not name one certificate")
+		}
+		return asked{template: body[0].CertDetails}, nil
 	}
 	msg, err := m.certReqMsg()
 	if err != nil {

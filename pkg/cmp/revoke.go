@@ -1,7 +1,12 @@
 package cmp
 
 import (
+	"context"
+	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
 
 	tag "golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -116,4 +121,86 @@ func (p *parser) certIDs(field string) []CertID {
 		list.check(len(out) <= MaxEntries, field)
 	}
 	return out
+}
+
+// Reason is a CRLReason (RFC 5280 §5.3.1).
+type Reason int
+
+// The reasons. 7 is not one.
+const (
+	ReasonUnspecified          Reason = 0
+	ReasonKeyCompromise        Reason = 1
+	ReasonCACompromise         Reason = 2
+	ReasonAffiliationChanged   Reason = 3
+	ReasonSuperseded           Reason = 4
+	ReasonCessationOfOperation Reason = 5
+	ReasonCertificateHold      Reason = 6
+	ReasonRemoveFromCRL        Reason = 8 // revives a certificate on hold
+	ReasonPrivilegeWithdrawn   Reason = 9
+	ReasonAACompromise         Reason = 10
+)
+
+// Revocation names a certificate to revoke, by itself or by issuer and serial
+// number, and says why.
+type Revocation struct {
+	Certificate  *x509.Certificate
+	Issuer       Name // where Certificate is nil
+	SerialNumber *big.Int
+	Reason       Reason
+}
+
+// body is one RevDetails: issuer and serial number and nothing else, and always
+// a reason, which some registration authorities insist on (RFC 9483 §4.2).
+func (r *Revocation) body() (Body, error) {
+	template := CertTemplate{Issuer: r.Issuer, SerialNumber: r.SerialNumber}
+	if r.Certificate != nil {
+		template = CertTemplate{Issuer: r.Certificate.RawIssuer, SerialNumber: r.Certificate.SerialNumber}
+	}
+	switch {
+	case template.Issuer.Empty() || template.SerialNumber == nil:
+		return nil, errors.New("nothing to revoke: neither a certificate, nor issuer and serial number")
+	case r.Reason < 0 || r.Reason == 7 || r.Reason > ReasonAACompromise:
+		return nil, fmt.Errorf("%d is not a reason to revoke", r.Reason)
+	}
+	reason := pkix.Extension{Id: oidCRLReason, Value: []byte{10, 1, byte(r.Reason)}}
+	return RevReq{{CertDetails: template, CRLEntryDetails: []pkix.Extension{reason}}}, nil
+}
+
+// handleRevRep takes the answer to our one RevDetails (RFC 9810 §5.3.10). If it
+// names the certificate, that must be ours.
+func (t *Transaction) handleRevRep(m *Message, body *RevRep) error {
+	if len(body.Status) != 1 || len(body.RevCerts) > 1 {
+		return &ReplyError{Field: "rp.status", Section: sectionRevRep, Detail: fmt.Sprintf("%d entries", len(body.Status)), Failure: FailBadDataFormat}
+	}
+	if len(body.RevCerts) == 1 && !t.revokes(body.RevCerts[0]) {
+		return &ReplyError{Field: "rp.revCerts", Section: sectionRevRep, Detail: "another certificate than asked for", Failure: FailBadCertID}
+	}
+	switch status := &body.Status[0]; status.Status {
+	case StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning, StatusRevocationNotification:
+		return t.answered(m)
+	case StatusRejection:
+		return errorFrom(m.Type, status, true)
+	case StatusWaiting:
+		return t.startPolling(0)
+	default:
+		return &ReplyError{Field: "rp.status", Section: sectionStatus, Detail: status.Status.String(), Failure: FailBadRequest}
+	}
+}
+
+func (t *Transaction) revokes(id CertID) bool {
+	issuer, ok := id.Issuer.Name()
+	asked := &t.asked.template
+	return ok && asked.Issuer.Equal(issuer) && asked.SerialNumber.Cmp(id.SerialNumber) == 0
+}
+
+// Revoke asks for a revocation. The status is accepted, or grantedWithMods or
+// a warning with what the CA says about it.
+func (c *Client) Revoke(ctx context.Context, cfg Config, what Revocation) (StatusInfo, error) {
+	reply, err := c.ask(ctx, cfg, Request{Type: TypeRR, Revocation: &what})
+	if err != nil {
+		return StatusInfo{}, err
+	}
+	status := reply.(*RevRep).Status[0]
+	status.Text = printable(status.Text)
+	return status, nil
 }

@@ -52,6 +52,7 @@ type state struct {
 	Status      Status    `json:"status,omitempty"`
 	Text        []string  `json:"text,omitempty"`
 	ConfirmBy   time.Time `json:"confirmBy,omitzero"`
+	Answer      []byte    `json:"answer,omitempty"`    // the message that answered rr or genm
 	Rejection   *refusal  `json:"rejection,omitempty"` // why we refuse it
 }
 
@@ -138,6 +139,9 @@ func (t *Transaction) readCertificates() error {
 	case phaseRequest, phaseFailed:
 		return nil
 	case phaseConfirm, phaseDone:
+		if t.state.Answer != nil {
+			return t.readAnswer()
+		}
 		c, err := x509.ParseCertificate(t.state.Certificate)
 		if err != nil {
 			return err
@@ -146,6 +150,18 @@ func (t *Transaction) readCertificates() error {
 		return nil
 	}
 	return fmt.Errorf("unknown phase %q", t.state.Phase)
+}
+
+func (t *Transaction) readAnswer() error {
+	m, err := ParseMessage(t.state.Answer)
+	if err != nil {
+		return err
+	}
+	if m.Type != TypeRP && m.Type != TypeGenP || t.state.Phase != phaseDone {
+		return fmt.Errorf("%s is no answer", m.Type)
+	}
+	t.reply = m.Body
+	return nil
 }
 
 // String does not show anything secret.

@@ -15,7 +15,8 @@ type Step struct {
 	Type   BodyType      // of Send
 	Wait   time.Duration // the peer wants to be asked no earlier
 	Issued *Issued       // the certificate, from the reply on that brought it
-	Done   bool          // it is confirmed, or confirmation was waived: the transaction is complete
+	Reply  Body          // the answer to rr (*RevRep) or genm (GenMsg), once Done
+	Done   bool          // the certificate is confirmed, or confirmation was waived, or the answer is there: the transaction is complete
 }
 
 // Transaction is a PKI transaction seen from the client: a state machine
@@ -30,6 +31,7 @@ type Transaction struct {
 	asked  asked
 	signer *x509.Certificate // who signed the peer's messages
 	issued *Issued
+	reply  Body // the answer to rr or genm
 
 	pvno    int64  // of our last message
 	send    []byte // the message Step gives
@@ -157,7 +159,10 @@ func (t *Transaction) Step() Step {
 	if t.cfg.Now().Sub(t.madeAt) > staleAfter {
 		_ = t.prepare() // what was made before is still good, if old
 	}
-	return Step{Send: t.send, Type: t.sending, Wait: t.wait(), Issued: t.issued, Done: t.state.Phase == phaseDone}
+	return Step{
+		Send: t.send, Type: t.sending, Wait: t.wait(),
+		Issued: t.issued, Reply: t.reply, Done: t.state.Phase == phaseDone,
+	}
 }
 
 // wait is the time left until the next poll.
@@ -269,6 +274,10 @@ func peerError(m *Message, verified bool) error {
 		if len(body.Response) == 1 && body.Response[0].Status.Status == StatusRejection {
 			return errorFrom(m.Type, &body.Response[0].Status, verified)
 		}
+	case *RevRep:
+		if len(body.Status) == 1 && body.Status[0].Status == StatusRejection {
+			return errorFrom(m.Type, &body.Status[0], verified)
+		}
 	}
 	return nil
 }
@@ -334,6 +343,14 @@ func (t *Transaction) handle(m *Message) error {
 		if t.state.Phase == phaseRequest && m.Type == responseTo[t.first.Type] {
 			return t.handleCertRep(m, body)
 		}
+	case *RevRep:
+		if t.first.Type == TypeRR {
+			return t.handleRevRep(m, body)
+		}
+	case GenMsg:
+		if t.first.Type == TypeGenM && m.Type == TypeGenP {
+			return t.handleGenP(m, body)
+		}
 	case PKIConf:
 		if t.state.Phase == phaseConfirm {
 			return t.confirmed()
@@ -352,6 +369,17 @@ func (t *Transaction) confirmed() error {
 		return ErrRejected
 	}
 	t.state.Phase = phaseDone
+	return nil
+}
+
+// answered ends a transaction that has one answer.
+func (t *Transaction) answered(m *Message) error {
+	der, err := m.Marshal()
+	if err != nil {
+		return err
+	}
+	t.state.Polling, t.state.Phase = false, phaseDone
+	t.state.Answer, t.reply = der, m.Body
 	return nil
 }
 

@@ -1,0 +1,215 @@
+package cmp
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRevocation(t *testing.T) {
+	for name, test := range map[string]struct {
+		rp   func(s *scene, what CertID) *RevRep
+		want string
+	}{
+		"accepted":        {func(*scene, CertID) *RevRep { return &RevRep{Status: []StatusInfo{{}}} }, "ok"},
+		"accepted, named": {func(_ *scene, id CertID) *RevRep { return &RevRep{Status: []StatusInfo{{}}, RevCerts: []CertID{id}} }, "ok"},
+		"already revoked": {func(*scene, CertID) *RevRep {
+			return &RevRep{Status: []StatusInfo{{Status: StatusRevocationNotification}}}
+		}, "ok"},
+		"rejection": {func(*scene, CertID) *RevRep {
+			return &RevRep{Status: []StatusInfo{{Status: StatusRejection, FailInfo: FailCertRevoked}}}
+		}, "peer"},
+		"another certificate": {func(_ *scene, id CertID) *RevRep {
+			return &RevRep{Status: []StatusInfo{{}}, RevCerts: []CertID{{Issuer: id.Issuer, SerialNumber: big.NewInt(-1)}}}
+		}, "rp.revCerts"},
+		"another issuer": {func(_ *scene, id CertID) *RevRep {
+			return &RevRep{Status: []StatusInfo{{}}, RevCerts: []CertID{{Issuer: DirectoryName(nil), SerialNumber: id.SerialNumber}}}
+		}, "rp.revCerts"},
+		"two answers": {func(*scene, CertID) *RevRep { return &RevRep{Status: []StatusInfo{{}, {}}} }, "rp.status"},
+		"odd status":  {func(*scene, CertID) *RevRep { return &RevRep{Status: []StatusInfo{{Status: StatusKeyUpdateWarning}}} }, "rp.status"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := signed(t)
+			own := s.cfg.Credential.(*Signer).Certificate
+			s.req = Request{Type: TypeRR, Revocation: &Revocation{Certificate: own, Reason: ReasonSuperseded}}
+			tr := s.begin(t)
+			tr = s.resumed(t, tr)
+			details := mustParse(t, tr.Step().Send).Body.(RevReq)[0]
+			if reason := details.CRLEntryDetails[0]; !reason.Id.Equal(oidCRLReason) || !bytes.Equal(reason.Value, []byte{10, 1, 4}) {
+				t.Errorf("reason %+v", reason)
+			}
+			id := CertID{Issuer: DirectoryName(details.CertDetails.Issuer), SerialNumber: details.CertDetails.SerialNumber}
+			_, err := tr.Next(seal(t, s.ca.answer(t, tr.Step().Send, TypeRP, test.rp(s, id)), s.reply))
+			if got := outcome(err); got != test.want {
+				t.Errorf("%q (%v), want %q", got, err, test.want)
+			}
+			if step := s.resumed(t, tr).Step(); step.Done != (test.want == "ok") || step.Done != (step.Reply != nil) {
+				t.Errorf("resumed: %+v", step)
+			}
+		})
+	}
+	for name, what := range map[string]*Revocation{
+		"nothing": nil, "no certificate": {}, "reason 7": {Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1), Reason: 7},
+		"reason 11": {Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1), Reason: 11},
+	} {
+		if _, err := Begin(signed(t).cfg, Request{Type: TypeRR, Revocation: what}); err == nil {
+			t.Errorf("%s is asked for", name)
+		}
+	}
+}
+
+// general asks for one info and gets an answer.
+func general(t *testing.T, ask InfoTypeAndValue, answer GenMsg) (Step, error) {
+	t.Helper()
+	s := signed(t)
+	s.req = Request{Type: TypeGenM, Info: ask}
+	tr := s.begin(t)
+	return tr.Next(seal(t, s.ca.answer(t, tr.Step().Send, TypeGenP, answer), s.reply))
+}
+
+func TestGeneralMessages(t *testing.T) {
+	caCerts := InfoTypeAndValue{Type: InfoCACerts}
+	for name, test := range map[string]struct {
+		ask    InfoTypeAndValue
+		answer GenMsg
+		want   string
+	}{
+		"nothing":              {caCerts, GenMsg{}, "ok"},
+		"no value":             {caCerts, GenMsg{caCerts}, "ok"},
+		"another type":         {caCerts, GenMsg{{Type: InfoCRLs}}, "genp.infoType"},
+		"two":                  {caCerts, GenMsg{caCerts, caCerts}, "genp"},
+		"update of a root":     {InfoTypeAndValue{Type: InfoRootCACert}, GenMsg{{Type: InfoRootCAKeyUpdate}}, "ok"},
+		"list for a status":    {InfoTypeAndValue{Type: InfoCRLStatusList}, GenMsg{{Type: InfoCRLs}}, "ok"},
+		"certificates instead": {InfoTypeAndValue{Type: InfoRootCACert}, GenMsg{caCerts}, "genp.infoType"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			step, err := general(t, test.ask, test.answer)
+			if got := outcome(err); got != test.want || step.Done != (err == nil) {
+				t.Errorf("%q (%v), want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestCACertsAndCRLs(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	var w writer
+	w.certificates([][]byte{ca.root.Raw, ca.signer.Raw})
+	certs, err := GenMsg{{Type: InfoCACerts, Value: w.b}}.CACerts()
+	if err != nil || len(certs) != 2 || !certs[0].Equal(ca.root) {
+		t.Errorf("%d certificates, %v", len(certs), err)
+	}
+	if _, err := (GenMsg{{Type: InfoCACerts, Value: []byte{4, 0}}}).CACerts(); outcome(err) != "caCerts" {
+		t.Errorf("rubbish: %v", err)
+	}
+	issuer := *ca.root
+	issuer.KeyUsage |= x509.KeyUsageCRLSign
+	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: epoch, NextUpdate: epoch.AddDate(0, 0, 1)}, &issuer, ca.rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lists writer
+	lists.certificates([][]byte{crl})
+	for name, b := range map[string]GenMsg{"crls": {{Type: InfoCRLs, Value: lists.b}}, "currentCRL": {{Type: InfoCurrentCRL, Value: crl}}} {
+		if got, err := b.CRLs(); err != nil || len(got) != 1 || got[0].Number.Int64() != 1 {
+			t.Errorf("%s: %d lists, %v", name, len(got), err)
+		}
+	}
+	if got, err := (GenMsg{}).CRLs(); got != nil || err != nil {
+		t.Errorf("nothing is %v, %v", got, err)
+	}
+}
+
+// A new root is believed only if the old one vouches for it in every way.
+func TestRootCAKeyUpdate(t *testing.T) {
+	old, fresh, stranger := newAuthority(t, "Root"), newAuthority(t, "Root"), newAuthority(t, "Root")
+	cross := func(signer *authority, parent *x509.Certificate, of *authority) *x509.Certificate {
+		template := &x509.Certificate{Subject: pkix.Name{Organization: []string{"certloop"}, CommonName: "Root"}, IsCA: true, BasicConstraintsValid: true}
+		return signer.issue(t, template, of.rootKey.Public(), parent)
+	}
+	newWithOld, oldWithNew := cross(old, old.root, fresh), cross(fresh, fresh.root, old)
+	for name, test := range map[string]struct {
+		newWithNew, newWithOld, oldWithNew *x509.Certificate
+		want                               string
+	}{
+		"all three":                     {fresh.root, newWithOld, oldWithNew, "ok"},
+		"without oldWithNew":            {fresh.root, newWithOld, nil, "ok"},
+		"without newWithOld":            {fresh.root, nil, oldWithNew, "rootCaKeyUpdate.newWithOld"},
+		"another new root":              {stranger.root, newWithOld, nil, "rootCaKeyUpdate.newWithOld"},
+		"vouched for by a stranger":     {fresh.root, cross(stranger, stranger.root, fresh), nil, "rootCaKeyUpdate.newWithOld"},
+		"old vouched for by a stranger": {fresh.root, newWithOld, cross(stranger, stranger.root, old), "rootCaKeyUpdate.oldWithNew"},
+		"another old":                   {fresh.root, newWithOld, cross(fresh, fresh.root, stranger), "rootCaKeyUpdate.oldWithNew"},
+		"another name":                  {newAuthority(t, "Other").root, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+		"not a root":                    {fresh.signer, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w writer
+			m := w.open(0x30)
+			w.raw(test.newWithNew.Raw)
+			for n, c := range []*x509.Certificate{test.newWithOld, test.oldWithNew} {
+				if c != nil {
+					w.taggedElement(uint8(n), c.Raw)
+				}
+			}
+			w.close(m)
+			_, err := GenMsg{{Type: InfoRootCAKeyUpdate, Value: w.b}}.RootCAKeyUpdate(old.root, epoch)
+			if got := outcome(err); got != test.want {
+				t.Errorf("%q (%v), want %q", got, err, test.want)
+			}
+		})
+	}
+	if u, err := (GenMsg{{Type: InfoRootCAKeyUpdate}}).RootCAKeyUpdate(old.root, epoch); u != nil || err != nil {
+		t.Errorf("nothing new is %v, %v", u, err)
+	}
+	if _, err := (GenMsg{{Type: InfoRootCAKeyUpdate, Value: []byte{0x30, 0}}}).RootCAKeyUpdate(old.root, time.Time{}); outcome(err) != "rootCaKeyUpdate.newWithNew" {
+		t.Errorf("rubbish: %v", err)
+	}
+}
+
+func TestRequestTemplate(t *testing.T) {
+	encode := func(template CertTemplate, controls []AttributeTypeAndValue) GenMsg {
+		var w writer
+		m := w.open(0x30)
+		w.certTemplate(&template)
+		if controls != nil {
+			w.attributes(controls)
+		}
+		w.close(m)
+		return GenMsg{{Type: InfoCertReqTemplate, Value: w.b}}
+	}
+	subject := CertTemplate{Subject: mustName(t, "/O=certloop")}
+	got, err := encode(subject, []AttributeTypeAndValue{{Type: oidRSAKeyLen, Value: []byte{2, 2, 8, 0}}, {Type: oidAlgID, Value: []byte{0x30, 3, 6, 1, 42}}}).RequestTemplate()
+	if err != nil || len(got.RSABits) != 1 || got.RSABits[0] != 2048 || len(got.Algorithms) != 1 || !got.Template.Subject.Equal(subject.Subject) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	withKey := CertTemplate{PublicKeyInfo: []byte{0x30, 9, 0x30, 3, 6, 1, 42, 3, 2, 0, 1}}
+	if _, err := encode(withKey, nil).RequestTemplate(); outcome(err) != "certReqTemplate.certTemplate.publicKey" {
+		t.Errorf("with a key: %v", err)
+	}
+	if _, err := encode(subject, []AttributeTypeAndValue{{Type: oidRegToken, Value: []byte{5, 0}}}).RequestTemplate(); outcome(err) != "certReqTemplate.keySpec" {
+		t.Errorf("with another control: %v", err)
+	}
+}
+
+func TestOpenSSLMockSupport(t *testing.T) {
+	t.Parallel()
+	m := mockServer(t, newKey(t))
+	client := &Client{URL: m.url}
+	status, err := client.Revoke(t.Context(), m.config(m.device), Revocation{Certificate: m.device.Certificate, Reason: ReasonKeyCompromise})
+	if err != nil || status.Status != StatusAccepted {
+		t.Errorf("revocation: %+v, %v", status, err)
+	}
+	_, err = client.Revoke(t.Context(), m.config(m.device), Revocation{Certificate: m.ca.signer})
+	if outcome(err) != "peer" || !strings.Contains(err.Error(), "rejection") {
+		t.Errorf("revocation of another's certificate: %v", err)
+	}
+	answer, err := client.Ask(t.Context(), m.config(m.device), InfoTypeAndValue{Type: InfoCACerts})
+	if err != nil || len(answer) > 1 {
+		t.Errorf("caCerts: %+v, %v", answer, err)
+	}
+}
