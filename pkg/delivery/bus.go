@@ -20,6 +20,9 @@ const publishTimeout = 10 * time.Second
 // waited for.
 const inFlight = 128
 
+// errAway is why nothing is stored or pulled while the connection is lost.
+var errAway = errors.New("the broker is away")
+
 // Publisher hands events on.
 type Publisher interface {
 	// Publish returns nil when JetStream has stored all events. After an error
@@ -67,7 +70,7 @@ func (b *Bus) Publish(ctx context.Context, events ...event.Event) error {
 		return nil
 	}
 	if !b.conn.IsConnected() {
-		return fmt.Errorf("publishing %s: the broker is away", events[0].Type())
+		return fmt.Errorf("publishing %s: %w", events[0].Type(), errAway)
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()

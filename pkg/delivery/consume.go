@@ -74,6 +74,9 @@ func (r *Receiver) pull(ctx, hard context.Context, said *notice) {
 }
 
 func (r *Receiver) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	if !r.Bus.conn.IsConnected() {
+		return nil, errAway
+	}
 	consumer, err := r.Bus.js.CreateOrUpdateConsumer(ctx, model.WorkStream, jetstream.ConsumerConfig{
 		Durable:       string(r.Verb),
 		Description:   "certloop function " + string(r.Verb),

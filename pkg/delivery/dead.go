@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -56,7 +55,7 @@ func (r *Receiver) bury(ctx context.Context, l letter, in event.Event, why *refu
 
 func (b *Bus) storeDead(ctx context.Context, msg *nats.Msg, id string) error {
 	if !b.conn.IsConnected() {
-		return errors.New("dead-lettering: the broker is away")
+		return fmt.Errorf("dead-lettering: %w", errAway)
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
