@@ -137,7 +137,7 @@ func TestExecute(t *testing.T) {
 		"an argument":       {args: []string{"now"}, want: 2, stderr: `"now"`},
 		"bad environment":   {env: map[string]string{"PORT": "x"}, want: 2, stderr: `enroll: PORT="x" is no int`},
 		"no cluster":        {want: 2, stderr: "enroll: KUBECONFIG is not set"},
-		"drained":           {env: map[string]string{"KUBECONFIG": kubeconfig, "CERTLOOP_LISTEN": "127.0.0.1:0"}, want: 0, stderr: "drained"},
+		"drained":           {env: map[string]string{"KUBECONFIG": kubeconfig, "CERTLOOP_LISTEN": "127.0.0.1:0"}, want: 0, stderr: `"timeout":25}`},
 		"cannot listen":     {env: map[string]string{"KUBECONFIG": kubeconfig, "CERTLOOP_LISTEN": "192.0.2.1:1"}, want: 1, stderr: "192.0.2.1"},
 		"credentials empty": {env: map[string]string{"KUBECONFIG": kubeconfig, "NATS_CA": kubeconfig}, want: 2, stderr: "NATS"},
 	}

@@ -10,6 +10,9 @@
 //
 // and the probes of the kubelet and of Knative on any path.
 //
+// The log goes to standard error, in JSON unless that is a terminal; durations are
+// seconds.
+//
 // On SIGTERM it drains: it says that it is not ready, pulls nothing more from
 // JetStream, serves HTTP until nobody has asked for a second, lets the handlers
 // at work finish, and ends. Handlers that need longer than CERTLOOP_DRAIN_TIMEOUT
