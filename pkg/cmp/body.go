@@ -157,7 +157,7 @@ func (Opaque) fits(t BodyType) bool {
 
 func (b Opaque) append(w *writer) { w.raw(b) }
 
-// P10CR is the DER of a PKCS #10 CertificationRequest (RFC 9810 §5.3.1, RFC 2986).
+// P10CR is the DER of a PKCS #10 CertificationRequest (RFC 9810 §5.3.3, RFC 2986).
 type P10CR []byte
 
 func (P10CR) fits(t BodyType) bool { return t == TypeP10CR }

@@ -17,7 +17,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// mediaType is that of a PKIMessage over HTTP (RFC 9811 §3.4).
+// mediaType is that of a PKIMessage over HTTP (RFC 9811 §3.2).
 const mediaType = "application/pkixcmp"
 
 // TransportError reports that no CMP message came back.

@@ -24,6 +24,7 @@ type Issued struct {
 	// end is left out. Without roots to check against it is what could be found.
 	Chain       []*x509.Certificate
 	CAPubs      []*x509.Certificate // from a response protected by MAC: candidates for trust (RFC 9810 §5.3.2)
+	Anchors     []*x509.Certificate // learnt from the ip, where Trust.AnchorInIP allows it
 	Status      Status              // accepted, grantedWithMods or one of the warnings
 	Text        []string            // what the CA says about it, made printable
 	Differences []Difference        // between what was asked for and what was granted

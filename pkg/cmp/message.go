@@ -151,7 +151,7 @@ func (m *Message) protectedPart() []byte {
 }
 
 // Nested is the body of a nested message: messages inside a message, as a
-// registration authority sends them (RFC 9810 §5.1.3.4). One level is accepted.
+// registration authority sends them (RFC 9810 §5.1.3.5). One level is accepted.
 type Nested []*Message
 
 func (Nested) fits(t BodyType) bool { return t == TypeNested }

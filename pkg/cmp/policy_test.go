@@ -645,3 +645,48 @@ func TestNothingPrintsSecrets(t *testing.T) {
 		}
 	}
 }
+
+// A root may come with a signed ip only where that is allowed, and only if it
+// vouches for both the signer and the new certificate.
+func TestAnchorInIP(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(*testing.T, *scene, *Message)
+		off   bool
+		kind  BodyType
+		want  string
+	}{
+		"good":            {want: "ok"},
+		"not allowed":     {off: true, want: "signer"},
+		"not for cp":      {kind: TypeCR, want: "signer"},
+		"without root":    {spoil: func(_ *testing.T, s *scene, m *Message) { m.ExtraCerts = [][]byte{s.ca.signer.Raw} }, want: "signer"},
+		"a stranger's":    {spoil: func(t *testing.T, s *scene, m *Message) { m.ExtraCerts[1] = newAuthority(t, "Test CA").root.Raw }, want: "signer"},
+		"not self-signed": {spoil: func(_ *testing.T, s *scene, m *Message) { m.ExtraCerts[1] = s.ca.signer.Raw }, want: "signer"},
+		"another issuer": {spoil: func(t *testing.T, s *scene, m *Message) {
+			stranger := newAuthority(t, "Stranger")
+			setCertificate(m, stranger.issue(t, &x509.Certificate{RawSubject: s.req.Template.Subject}, s.req.Key.Public(), stranger.root))
+			m.ExtraCerts = append(m.ExtraCerts, stranger.root.Raw)
+		}, want: "certificate"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := signed(t)
+			s.cfg.Trust = Trust{AnchorInIP: !test.off}
+			if test.off {
+				s.cfg.Trust.Roots = []*x509.Certificate{newAuthority(t, "Other").root}
+			}
+			s.req.Type = test.kind
+			tr := s.begin(t)
+			m := s.ca.granted(t, tr.Step().Send)
+			m.ExtraCerts = [][]byte{s.ca.signer.Raw, s.ca.root.Raw}
+			if test.spoil != nil {
+				test.spoil(t, s, m)
+			}
+			step, err := tr.Next(seal(t, m, s.reply))
+			if got := outcome(err); got != test.want {
+				t.Fatalf("%q (%v), want %q", got, err, test.want)
+			}
+			if err == nil && (len(step.Issued.Anchors) != 1 || !step.Issued.Anchors[0].Equal(s.ca.root)) {
+				t.Errorf("anchors %v", step.Issued.Anchors)
+			}
+		})
+	}
+}

@@ -46,6 +46,7 @@ type state struct {
 	Signer      []byte    `json:"signer,omitempty"`      // certificate that signed the peer's messages so far
 	Untrusted   [][]byte  `json:"untrusted,omitempty"`   // certificates from the peer's verified messages
 	CAPubs      [][]byte  `json:"caPubs,omitempty"`      // only from messages verified by MAC
+	Anchors     [][]byte  `json:"anchors,omitempty"`     // roots that came with the ip and lead to its signer
 	Certificate []byte    `json:"certificate,omitempty"` // what was issued
 	Chain       [][]byte  `json:"chain,omitempty"`       // its issuers, as verified or found
 	CertReqID   int64     `json:"certReqId,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -563,7 +564,7 @@ func (t *Transaction) examine(c *x509.Certificate) *ReplyError {
 	refused := t.asked.acceptable(c, now)
 	var chain []*x509.Certificate
 	var err error
-	if anchors := t.cfg.Trust.issuedRoots(); len(anchors) > 0 {
+	if anchors := append(slices.Clip(t.cfg.Trust.issuedRoots()), parseAll(t.state.Anchors)...); len(anchors) > 0 {
 		chain, err = verifyPath(c, anchors, now, untrusted, t.cfg.Trust.Intermediates, caPubs)
 	} else {
 		chain = withoutAnchor(gatherChain(c, untrusted, t.cfg.Trust.Intermediates, caPubs), caPubs)
@@ -594,7 +595,7 @@ func withoutAnchor(chain, caPubs []*x509.Certificate) []*x509.Certificate {
 // describe puts together what the caller gets.
 func (t *Transaction) describe(c *x509.Certificate) *Issued {
 	return &Issued{
-		Certificate: c, Chain: parseAll(t.state.Chain), CAPubs: parseAll(t.state.CAPubs),
+		Certificate: c, Chain: parseAll(t.state.Chain), CAPubs: parseAll(t.state.CAPubs), Anchors: parseAll(t.state.Anchors),
 		Status: t.state.Status, Text: t.state.Text, Differences: t.asked.differences(c), ConfirmBy: t.state.ConfirmBy,
 	}
 }

@@ -18,6 +18,12 @@ type Trust struct {
 	ServerCertificate *x509.Certificate   // the one certificate messages may be signed with, trusted as it is while valid
 	IssuedRoots       []*x509.Certificate // anchors for new certificates, in place of Roots
 
+	// AnchorInIP lets a device that knows no root yet learn one: a self-signed
+	// certificate in the extraCerts of a signed ip, to which both the signer of
+	// the ip and the new certificate must lead (3GPP TS 33.310). It
+	// believes whoever answers first, so that it is off unless asked for.
+	AnchorInIP bool
+
 	ExpectedSender  Name // sender of every message of the peer; nil: anybody who is trusted
 	IgnoreKeyUsage  bool // accept a signer whose keyUsage lacks digitalSignature
 	IgnoreSenderKID bool // accept a signer whose key identifier is not the senderKID
@@ -28,11 +34,16 @@ func (t *Trust) validate() error {
 	if t.ServerCertificate != nil && len(t.Roots) > 0 {
 		return errors.New("trust: roots and a server certificate exclude each other")
 	}
+	if t.ServerCertificate != nil && t.AnchorInIP {
+		return errors.New("trust: a server certificate and an anchor from the ip exclude each other")
+	}
 	return nil
 }
 
 // signatures tells whether any signature can be trusted.
-func (t *Trust) signatures() bool { return t.ServerCertificate != nil || len(t.Roots) > 0 }
+func (t *Trust) signatures() bool {
+	return t.ServerCertificate != nil || len(t.Roots) > 0 || t.AnchorInIP
+}
 
 // issuedRoots are the anchors of new certificates; none means that any issuer is accepted.
 func (t *Trust) issuedRoots() []*x509.Certificate {
@@ -171,6 +182,28 @@ func (s *search) trusted(c *x509.Certificate) bool {
 		s.note(3, &ProtectionError{Check: CheckSigner, Section: sectionChecks, Err: fmt.Errorf("path of the sender's certificate: %w", err)})
 	}
 	return err == nil
+}
+
+// selfSigned are the certificates that can be anchors by themselves.
+func selfSigned(certs []*x509.Certificate) []*x509.Certificate {
+	var anchors []*x509.Certificate
+	for _, c := range certs {
+		if len(anchors) < maxCandidates && selfIssued(c) && c.IsCA && c.CheckSignatureFrom(c) == nil {
+			anchors = append(anchors, c)
+		}
+	}
+	return anchors
+}
+
+// leadsTo keeps the anchors to which a path from c leads.
+func leadsTo(c *x509.Certificate, anchors, others []*x509.Certificate, at time.Time) []*x509.Certificate {
+	var out []*x509.Certificate
+	for _, anchor := range anchors {
+		if _, err := verifyPath(c, []*x509.Certificate{anchor}, at, others); err == nil {
+			out = append(out, anchor)
+		}
+	}
+	return out
 }
 
 func poolOf(lists ...[]*x509.Certificate) *x509.CertPool {

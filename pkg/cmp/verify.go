@@ -21,12 +21,26 @@ func (t *Transaction) verify(m *Message) (signer *x509.Certificate, err error) {
 	if m.ProtectedByMAC() {
 		err = t.checkMAC(m)
 	} else {
-		signer, err = t.cfg.Trust.Verify(m, t.cfg.Now(), t.knownSigners()...)
+		trust := t.trustFor(m)
+		signer, err = trust.Verify(m, t.cfg.Now(), t.knownSigners()...)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return signer, t.checkMessageTime(m)
+}
+
+// learnsAnchor tells whether m may bring the root it is to be believed by.
+func (t *Transaction) learnsAnchor(m *Message) bool {
+	return t.cfg.Trust.AnchorInIP && m.Type == TypeIP && t.first.Type == TypeIR && !m.ProtectedByMAC()
+}
+
+func (t *Transaction) trustFor(m *Message) Trust {
+	trust := t.cfg.Trust
+	if t.learnsAnchor(m) {
+		trust.Roots = append(slices.Clip(trust.Roots), selfSigned(parseAll(m.ExtraCerts))...)
+	}
+	return trust
 }
 
 // knownSigners is who has been found trustworthy in this transaction: later
@@ -173,6 +187,12 @@ func (t *Transaction) accept(m *Message, signer *x509.Certificate) {
 		t.state.Seen = t.state.Seen[1:]
 	}
 	t.state.Untrusted = mergeDER(t.state.Untrusted, m.ExtraCerts)
+	if t.learnsAnchor(m) && signer != nil {
+		extra := parseAll(m.ExtraCerts)
+		for _, anchor := range leadsTo(signer, selfSigned(extra), append(extra, t.cfg.Trust.Intermediates...), t.cfg.Now()) {
+			t.state.Anchors = mergeDER(t.state.Anchors, [][]byte{anchor.Raw})
+		}
+	}
 	// caPubs deserve trust only from whom the secret is shared with (RFC 9810 §5.3.2)
 	if body, ok := m.Body.(*CertRepMessage); ok && m.ProtectedByMAC() {
 		t.state.CAPubs = mergeDER(t.state.CAPubs, body.CAPubs)
