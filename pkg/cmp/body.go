@@ -197,7 +197,7 @@ func (b *ErrorMsg) append(w *writer) {
 func (p *parser) errorMsg() Body {
 	q := p.sequenceAt(sectionError, "error")
 	b := &ErrorMsg{Status: q.statusInfo("error.pKIStatusInfo")}
-	if q.in.PeekASN1Tag(tag.INTEGER) {
+	if q.peek(tag.INTEGER) {
 		code := q.integer("error.errorCode")
 		b.ErrorCode = &code
 	}

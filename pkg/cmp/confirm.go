@@ -54,7 +54,7 @@ func (p *parser) certConf() Body {
 func (p *parser) certStatus() CertStatus {
 	q := p.sequence("certConf")
 	s := CertStatus{CertHash: q.octets("certConf.certHash", MaxNonceBytes), CertReqID: q.integer("certConf.certReqId")}
-	if q.in.PeekASN1Tag(tag.SEQUENCE) {
+	if q.peek(tag.SEQUENCE) {
 		info := q.statusInfo("certConf.statusInfo")
 		s.StatusInfo = &info
 	}

@@ -112,7 +112,7 @@ func (b CertReqMessages) append(w *writer) {
 
 func (p *parser) certReqMessages() Body {
 	list := p.sequenceAt(sectionCertReq, "certReqMessages")
-	list.check(!list.in.Empty(), "certReqMessages")
+	list.check(len(list.in) > 0, "certReqMessages")
 	b := CertReqMessages{}
 	for list.more() {
 		b = append(b, list.certReqMsg())
@@ -124,7 +124,7 @@ func (p *parser) certReqMessages() Body {
 func (p *parser) certReqMsg() CertReqMsg {
 	q := p.sequence("certReqMsg")
 	r := CertReqMsg{CertReq: q.certRequest()}
-	if q.more() && !q.in.PeekASN1Tag(tag.SEQUENCE) {
+	if q.more() && !q.peek(tag.SEQUENCE) {
 		r.POPO = q.popo()
 	}
 	if q.more() {
@@ -174,7 +174,7 @@ func (w *writer) certRequest(r *CertRequest) {
 // attributes reads SEQUENCE SIZE (1..MAX) OF AttributeTypeAndValue.
 func (p *parser) attributes(field string) []AttributeTypeAndValue {
 	list := p.sequence(field)
-	list.check(!list.in.Empty(), field)
+	list.check(len(list.in) > 0, field)
 	var out []AttributeTypeAndValue
 	for list.more() {
 		q := list.sequence(field)
@@ -262,7 +262,7 @@ func (p *parser) certRepMessage() Body {
 func (p *parser) certResponse() CertResponse {
 	q := p.sequence("response")
 	r := CertResponse{CertReqID: q.integer("response.certReqId"), Status: q.statusInfo("response.status")}
-	if q.in.PeekASN1Tag(tag.SEQUENCE) {
+	if q.peek(tag.SEQUENCE) {
 		r.Certified = q.certifiedKeyPair()
 	}
 	if q.more() {

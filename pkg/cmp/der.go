@@ -28,7 +28,7 @@ func (f *fault) error() error {
 // parser reads strict DER from front to back. After the first fault, which it
 // shares with the parsers of enclosed elements, it reads nothing more.
 type parser struct {
-	in      cryptobyte.String
+	in      []byte
 	section string
 	path    string // of the enclosing field
 	fault   *fault
@@ -36,7 +36,7 @@ type parser struct {
 
 func (p *parser) ok() bool { return p.fault.field == "" }
 
-func (p *parser) more() bool { return p.ok() && !p.in.Empty() }
+func (p *parser) more() bool { return p.ok() && len(p.in) > 0 }
 
 // fail notes a fault in a field. One that begins with a dot lies in p.path;
 // paths are only put together here, since few messages are wrong.
@@ -57,17 +57,59 @@ func (p *parser) check(valid bool, field string) {
 }
 
 // end complains about anything left over.
-func (p *parser) end(field string) { p.check(p.in.Empty(), field) }
+func (p *parser) end(field string) { p.check(len(p.in) == 0, field) }
 
 // child is a parser of p's enclosed element.
 func (p *parser) child(content []byte) parser {
 	return parser{in: content, section: p.section, path: p.path, fault: p.fault}
 }
 
+// split takes the first element off b: low tag numbers only, and a definite
+// length in its shortest form (X.690 §10.1).
+func split(b []byte) (content, element []byte, ok bool) {
+	if len(b) < 2 || b[0]&0x1f == 0x1f {
+		return nil, nil, false
+	}
+	length, header := int(b[1]), 2
+	if length >= 0x80 {
+		size := length - 0x80
+		if size == 0 || size > 4 || len(b) < header+size || b[header] == 0 {
+			return nil, nil, false
+		}
+		length = 0
+		for _, c := range b[header : header+size] {
+			length = length<<8 | int(c)
+		}
+		if length < 0x80 {
+			return nil, nil, false
+		}
+		header += size
+	}
+	if length > len(b)-header {
+		return nil, nil, false
+	}
+	end := header + length
+	return b[header:end:end], b[:end:end], true
+}
+
+// peek tells whether the next element has a tag.
+func (p *parser) peek(t tag.Tag) bool { return len(p.in) > 0 && p.in[0] == byte(t) }
+
+// read takes off one element with the tag given.
+func (p *parser) read(t tag.Tag, field string) (content, element []byte) {
+	if p.ok() && p.peek(t) {
+		if content, element, ok := split(p.in); ok {
+			p.in = p.in[len(element):]
+			return content, element
+		}
+	}
+	p.fail(field)
+	return nil, nil
+}
+
 // enter reads one element and returns a parser of its content.
 func (p *parser) enter(t tag.Tag, field string) parser {
-	var content cryptobyte.String
-	p.check(p.ok() && p.in.ReadASN1(&content, t), field)
+	content, _ := p.read(t, field)
 	return p.child(content)
 }
 
@@ -82,7 +124,7 @@ func (p *parser) sequenceAt(section, field string) parser {
 
 // optional enters an element if it is there.
 func (p *parser) optional(t tag.Tag, field string) (parser, bool) {
-	if !p.ok() || !p.in.PeekASN1Tag(t) {
+	if !p.ok() || !p.peek(t) {
 		return parser{fault: p.fault}, false
 	}
 	return p.enter(t, field), true
@@ -90,22 +132,29 @@ func (p *parser) optional(t tag.Tag, field string) (parser, bool) {
 
 // element reads one element of any tag, header included. It does not look inside.
 func (p *parser) element(field string) []byte {
-	var raw cryptobyte.String
-	var t tag.Tag
-	p.check(p.ok() && p.in.ReadAnyASN1Element(&raw, &t), field)
-	return raw
+	if len(p.in) == 0 {
+		p.fail(field)
+		return nil
+	}
+	return p.tagged(tag.Tag(p.in[0]), field)
 }
 
 // tagged reads one element with the tag given, header included.
 func (p *parser) tagged(t tag.Tag, field string) []byte {
-	var raw cryptobyte.String
-	p.check(p.ok() && p.in.ReadASN1Element(&raw, t), field)
-	return raw
+	_, element := p.read(t, field)
+	return element
 }
 
 func (p *parser) integer(field string) int64 {
-	var n int64
-	p.check(p.ok() && p.in.ReadASN1Integer(&n), field)
+	b, _ := p.read(tag.INTEGER, field)
+	p.check(len(b) > 0 && len(b) <= 8 && minimalInteger(b), field)
+	if !p.ok() {
+		return 0
+	}
+	n := int64(int8(b[0]))
+	for _, c := range b[1:] {
+		n = n<<8 | int64(c)
+	}
 	return n
 }
 
@@ -156,25 +205,26 @@ func (p *parser) null(field string) {
 }
 
 func (p *parser) boolean(field string) bool {
-	var v bool
-	p.check(p.ok() && p.in.ReadASN1Boolean(&v), field)
-	return v
+	b, _ := p.read(tag.BOOLEAN, field)
+	p.check(len(b) == 1 && (b[0] == 0 || b[0] == 0xff), field)
+	return p.ok() && b[0] == 0xff
 }
 
 func (p *parser) oid(field string) asn1.ObjectIdentifier {
-	raw := cryptobyte.String(p.tagged(tag.OBJECT_IDENTIFIER, field))
+	raw := p.tagged(tag.OBJECT_IDENTIFIER, field)
 	if known, ok := knownOIDs[string(raw)]; ok {
 		return known
 	}
 	var oid asn1.ObjectIdentifier
-	p.check(p.ok() && raw.ReadASN1ObjectIdentifier(&oid), field)
+	in := cryptobyte.String(raw)
+	p.check(p.ok() && in.ReadASN1ObjectIdentifier(&oid), field)
 	return oid
 }
 
 // utf8Strings reads SEQUENCE SIZE (1..MAX) OF UTF8String (PKIFreeText).
 func (p *parser) utf8Strings(field string) []string {
 	list := p.sequence(field)
-	list.check(!list.in.Empty(), field)
+	list.check(len(list.in) > 0, field)
 	var out []string
 	for list.more() {
 		s := list.enter(tag.UTF8String, field)

@@ -309,7 +309,7 @@ func (p *parser) pbkdf2(out *macParameters) {
 	out.salt = q.octets("PBKDF2-params.salt", MaxSaltBytes)
 	out.iterations = q.integer("PBKDF2-params.iterationCount")
 	out.keyLength, out.owf = 0, crypto.SHA1
-	if q.in.PeekASN1Tag(tag.INTEGER) {
+	if q.peek(tag.INTEGER) {
 		out.keyLength = q.integer("PBKDF2-params.keyLength")
 		q.check(out.keyLength > 0, "PBKDF2-params.keyLength")
 	} else if q.ok() {

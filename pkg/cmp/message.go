@@ -66,7 +66,7 @@ func (m *Message) parse(p *parser, depth int) {
 // certificates reads SEQUENCE SIZE (1..MAX) OF CMPCertificate without decoding them.
 func (p *parser) certificates(field string) [][]byte {
 	list := p.sequence(field)
-	list.check(!list.in.Empty(), field)
+	list.check(len(list.in) > 0, field)
 	var certs [][]byte
 	for list.more() {
 		certs = append(certs, list.tagged(tag.SEQUENCE, field))
@@ -166,7 +166,7 @@ func (b Nested) append(w *writer) {
 
 func (p *parser) nested(depth int) Body {
 	list := p.sequence("nested")
-	list.check(depth == 0 && !list.in.Empty(), "nested")
+	list.check(depth == 0 && len(list.in) > 0, "nested")
 	b := Nested{}
 	for list.more() {
 		m := new(Message)

@@ -10,7 +10,6 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/cryptobyte"
 	tag "golang.org/x/crypto/cryptobyte/asn1"
 )
 
@@ -43,7 +42,7 @@ func (p *parser) name(field string) Name {
 	for n := 0; rdns.more(); n++ {
 		rdns.check(n < MaxNameRDNs, field)
 		rdn := rdns.enter(tag.SET, field)
-		rdn.check(!rdn.in.Empty(), field)
+		rdn.check(len(rdn.in) > 0, field)
 		for rdn.more() {
 			ava := rdn.sequence(field)
 			ava.tagged(tag.OBJECT_IDENTIFIER, field)
@@ -72,12 +71,11 @@ func DirectoryName(n Name) GeneralName {
 
 // Name is the distinguished name in g, if g is a directoryName.
 func (g GeneralName) Name() (Name, bool) {
-	in := cryptobyte.String(g)
-	var n cryptobyte.String
-	if !in.ReadASN1(&n, explicit(4)) {
+	content, _, ok := split(g)
+	if !ok || tag.Tag(g[0]) != explicit(4) {
 		return nil, false
 	}
-	return Name(n), true
+	return Name(content), true
 }
 
 // generalName reads a GeneralName; the content of kinds other than directoryName is not looked at.
@@ -111,7 +109,7 @@ type ava struct {
 // rdns takes a Name apart; ok is false if it is not one.
 func (n Name) rdns() (rdns [][]ava, ok bool) {
 	var f fault
-	p := parser{in: cryptobyte.String(n), fault: &f}
+	p := parser{in: n, fault: &f}
 	list := p.sequence("name")
 	p.end("name")
 	for list.more() {
@@ -128,10 +126,12 @@ func (n Name) rdns() (rdns [][]ava, ok bool) {
 func (p *parser) ava() ava {
 	q := p.sequence("ava")
 	a := ava{oid: string(q.tagged(tag.OBJECT_IDENTIFIER, "type"))}
-	var content cryptobyte.String
-	q.check(q.ok() && q.in.ReadAnyASN1(&content, &a.tag), "value")
+	value := q.element("value")
 	q.end("ava")
-	a.content = content
+	if q.ok() {
+		a.tag = tag.Tag(value[0])
+		a.content, _, _ = split(value)
+	}
 	return a
 }
 

@@ -95,7 +95,7 @@ func (p *parser) revRep() Body {
 	q := p.sequenceAt(sectionRevRep, "rp")
 	b := new(RevRep)
 	list := q.sequence("rp.status")
-	list.check(!list.in.Empty(), "rp.status")
+	list.check(len(list.in) > 0, "rp.status")
 	for list.more() {
 		b.Status = append(b.Status, list.statusInfo("rp.status"))
 		list.check(len(b.Status) <= MaxEntries, "rp.status")
@@ -114,7 +114,7 @@ func (p *parser) revRep() Body {
 
 func (p *parser) certIDs(field string) []CertID {
 	list := p.sequence(field)
-	list.check(!list.in.Empty(), field)
+	list.check(len(list.in) > 0, field)
 	var out []CertID
 	for list.more() {
 		out = append(out, list.certID(field))

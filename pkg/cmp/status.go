@@ -157,7 +157,7 @@ func (p *parser) statusInfo(field string) StatusInfo {
 	q := p.sequence(field)
 	q.section, q.path = sectionStatus, field
 	s := StatusInfo{Status: Status(q.integer(".status"))}
-	if q.in.PeekASN1Tag(tag.SEQUENCE) {
+	if q.peek(tag.SEQUENCE) {
 		s.Text = q.utf8Strings(".statusString")
 	}
 	if content, ok := q.optional(tag.BIT_STRING, ".failInfo"); ok {

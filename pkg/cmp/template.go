@@ -105,7 +105,7 @@ func (p *parser) certTemplate(field string) CertTemplate {
 }
 
 func (p *parser) templateSerial(t *CertTemplate) {
-	if p.in.PeekASN1Tag(implicit(0)) {
+	if p.peek(implicit(0)) {
 		version := p.bigInteger(implicit(0), ".version")
 		p.check(version != nil && version.IsInt64(), ".version")
 		if p.ok() {
@@ -113,7 +113,7 @@ func (p *parser) templateSerial(t *CertTemplate) {
 			t.Version = &v
 		}
 	}
-	if p.in.PeekASN1Tag(implicit(1)) {
+	if p.peek(implicit(1)) {
 		t.SerialNumber = p.bigInteger(implicit(1), ".serialNumber")
 	}
 	if e, ok := p.optional(explicit(2), ".signingAlg"); ok {
@@ -123,7 +123,7 @@ func (p *parser) templateSerial(t *CertTemplate) {
 }
 
 func (p *parser) validity(t *CertTemplate) {
-	t.emptyValidity = p.in.Empty()
+	t.emptyValidity = len(p.in) == 0
 	if e, ok := p.optional(explicit(0), ".notBefore"); ok {
 		t.NotBefore = e.time(".notBefore")
 		e.end(".notBefore")
@@ -142,7 +142,7 @@ func (p *parser) publicKeyInfo(field string) []byte {
 	p.algorithm(field)
 	p.enter(tag.BIT_STRING, field)
 	p.end(field)
-	var w writer
+	w := writer{b: make([]byte, 0, len(content)+6)}
 	w.primitive(tag.SEQUENCE, content)
 	return w.b
 }
@@ -157,12 +157,12 @@ func (p *parser) implicitBits(n uint8, field string) []byte {
 
 // extensionFields reads the content of Extensions (RFC 5280 §4.2).
 func (p *parser) extensionFields(field string) []pkix.Extension {
-	p.check(!p.in.Empty(), field)
+	p.check(len(p.in) > 0, field)
 	var out []pkix.Extension
 	for p.more() {
 		q := p.sequence(field)
 		e := pkix.Extension{Id: q.oid(field)}
-		if q.in.PeekASN1Tag(tag.BOOLEAN) {
+		if q.peek(tag.BOOLEAN) {
 			e.Critical = q.boolean(field)
 			q.check(e.Critical, field) // DER leaves the default out
 		}
