@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/uuid"
@@ -31,21 +32,22 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 		if err != nil {
 			return nil, err
 		}
-		certificate := delivery.Route{Check: model.CheckCertificateEvent, Handle: o.ConfigDeclared}
-		issuer := delivery.Route{Check: model.CheckIssuerEvent, Handle: o.IssuerDeclared}
+		s := scope(env.Namespaces)
+		certificate := s.checked(model.CheckCertificateEvent, o.ConfigDeclared)
+		issuer := s.checked(model.CheckIssuerEvent, o.IssuerDeclared)
 		return delivery.Mux{
 			model.ConfigCreated:       certificate,
 			model.ConfigUpdated:       certificate,
-			model.ConfigDeleted:       about(o.ConfigWithdrawn),
+			model.ConfigDeleted:       s.about(o.ConfigWithdrawn),
 			model.IssuerCreated:       issuer,
 			model.IssuerUpdated:       issuer,
-			model.IssuerDeleted:       about(o.IssuerWithdrawn),
-			model.ResourceAdd:         about(o.Observed),
-			model.ResourceUpdate:      about(o.Observed),
-			model.ResourceDelete:      about(o.Observed),
-			model.EnrollmentRequested: about(o.Enroll),
-			model.SecretModified:      about(o.Enroll),
-			model.SecretDeleted:       about(o.Enroll),
+			model.IssuerDeleted:       s.about(o.IssuerWithdrawn),
+			model.ResourceAdd:         s.about(o.Observed),
+			model.ResourceUpdate:      s.about(o.Observed),
+			model.ResourceDelete:      s.about(o.Observed),
+			model.EnrollmentRequested: s.about(o.Enroll),
+			model.SecretModified:      s.about(o.Enroll),
+			model.SecretDeleted:       s.about(o.Enroll),
 		}, nil
 	}}
 }
@@ -57,10 +59,11 @@ func Renew(trace func(lifecycle.Step)) service.Function {
 		if err != nil {
 			return nil, err
 		}
+		s := scope(env.Namespaces)
 		return delivery.Mux{
-			model.CertificateExpiring: about(o.Renew),
-			model.CertificateExpired:  about(o.Renew),
-			model.RenewalRequested:    about(o.Renew),
+			model.CertificateExpiring: s.about(o.Renew),
+			model.CertificateExpired:  s.about(o.Renew),
+			model.RenewalRequested:    s.about(o.Renew),
 		}, nil
 	}}
 }
@@ -72,11 +75,12 @@ func WatchSecrets() service.Function {
 		if err != nil {
 			return nil, err
 		}
+		s := scope(env.Namespaces)
 		return delivery.Mux{
-			model.RefAdd:    about(w.Changed),
-			model.RefUpdate: about(w.Changed),
-			model.RefDelete: about(w.Changed),
-			model.Ping:      about(w.Sweep),
+			model.RefAdd:    s.about(w.Changed),
+			model.RefUpdate: s.about(w.Changed),
+			model.RefDelete: s.about(w.Changed),
+			model.Ping:      s.about(w.Sweep),
 		}, nil
 	}}
 }
@@ -88,13 +92,29 @@ func ExpiryScan() service.Function {
 		if err != nil {
 			return nil, err
 		}
-		return delivery.Mux{model.Ping: about(w.Scan)}, nil
+		return delivery.Mux{model.Ping: scope(env.Namespaces).about(w.Scan)}, nil
 	}}
 }
 
+type handler = func(context.Context, event.Event) ([]event.Event, error)
+
+// scope is the namespaces an installation serves; all of them when empty.
+type scope []string
+
 // about is a route whose event needs to name its object and nothing more.
-func about(handle func(context.Context, event.Event) ([]event.Event, error)) delivery.Route {
-	return delivery.Route{Check: model.CheckSubject, Handle: handle}
+func (s scope) about(handle handler) delivery.Route { return s.checked(model.CheckSubject, handle) }
+
+// checked is a route that refuses what check refuses, and every object outside the
+// scope: whoever may publish to one installation has no say in the others' namespaces.
+func (s scope) checked(check func(event.Event) error, handle handler) delivery.Route {
+	return delivery.Route{Handle: handle, Check: func(in event.Event) error {
+		key, err := model.ObjectOf(in)
+		if err == nil && len(s) > 0 && key.Namespace != "" && !slices.Contains(s, key.Namespace) {
+			return &model.InvalidError{Kind: in.Type(), Fields: []string{
+				fmt.Sprintf("subject: namespace %s is not served here: add it to CERTLOOP_NAMESPACES, or send the event to who serves it", key.Namespace)}}
+		}
+		return check(in)
+	}}
 }
 
 func obtainer(env *service.Env, trace func(lifecycle.Step)) (*lifecycle.Obtainer, error) {
