@@ -225,7 +225,8 @@ func parsePSS(id AlgorithmIdentifier) (*scheme, error) {
 	if err != nil {
 		return nil, err
 	}
-	if hash == crypto.SHA1 || mgf != hash || salt < 0 || salt > MaxSaltBytes {
+	// a salt of no bytes would mean "any" to crypto/rsa
+	if hash == crypto.SHA1 || mgf != hash || salt < 1 || salt > MaxSaltBytes {
 		return nil, errors.New("parameters of RSASSA-PSS outside of RFC 9481 §3.1")
 	}
 	return &scheme{kind: keyRSA, hash: hash, pss: true, saltLength: int(salt), identifier: id}, nil

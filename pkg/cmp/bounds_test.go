@@ -1,0 +1,317 @@
+package cmp
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Parameters out of bounds are refused before any work is done for them.
+func TestMACBounds(t *testing.T) {
+	secret := &SharedSecret{Secret: []byte("s")}
+	good := macParameters{salt: []byte("salt"), iterations: MinIterations, owf: crypto.SHA256, mac: crypto.SHA256}
+	for name, test := range map[string]struct {
+		change func(*macParameters)
+		want   string
+	}{
+		"good":                  {func(*macParameters) {}, ""},
+		"most iterations":       {func(p *macParameters) { p.iterations = 5000 }, ""},
+		"too many iterations":   {func(p *macParameters) { p.iterations = 5001 }, "iterationCount 5001"},
+		"iterations for ever":   {func(p *macParameters) { p.iterations = 1<<63 - 1 }, "iterationCount"},
+		"too few iterations":    {func(p *macParameters) { p.iterations = MinIterations - 1 }, "iterationCount 99"},
+		"no iterations":         {func(p *macParameters) { p.iterations = 0 }, "iterationCount 0"},
+		"negative iterations":   {func(p *macParameters) { p.iterations = -1 }, "iterationCount -1"},
+		"no salt":               {func(p *macParameters) { p.salt = nil }, "salt"},
+		"salt too long":         {func(p *macParameters) { p.salt = make([]byte, MaxSaltBytes+1) }, "salt"},
+		"one-way function SHA1": {func(p *macParameters) { p.owf = crypto.SHA1 }, "SHA-1"},
+		"HMAC with SHA1":        {func(p *macParameters) { p.mac = crypto.SHA1 }, "SHA-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := good
+			test.change(&p)
+			for kind, encode := range map[string]func() (AlgorithmIdentifier, error){"PBM": p.passwordBasedMac, "PBMAC1": p.pbmac1} {
+				a, err := encode()
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = secret.derive(a, 5000)
+				if got := err == nil; got != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%s: error %v, want one with %q", kind, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+// keyLength and prf of PBKDF2 are optional, and some encode the default of prf.
+func TestPBMAC1Optionals(t *testing.T) {
+	secret := &SharedSecret{Secret: []byte("s"), AllowSHA1: true}
+	encode := func(optional func(*writer)) AlgorithmIdentifier {
+		var kdf writer
+		m := kdf.open(0x30)
+		kdf.octets([]byte("salt"))
+		kdf.integer(1000)
+		optional(&kdf)
+		kdf.close(m)
+		var w writer
+		m = w.open(0x30)
+		w.algorithm(AlgorithmIdentifier{oidPBKDF2, kdf.b})
+		w.algorithm(AlgorithmIdentifier{Algorithm: oidHMACWithSHA256})
+		w.close(m)
+		return AlgorithmIdentifier{oidPBMAC1, w.b}
+	}
+	var want string
+	for name, optional := range map[string]func(*writer){
+		"nothing":      func(*writer) {},
+		"keyLength":    func(w *writer) { w.integer(32) },
+		"prf":          func(w *writer) { w.algorithm(AlgorithmIdentifier{oidHMACWithSHA1, derNULL}) },
+		"both":         func(w *writer) { w.integer(32); w.algorithm(AlgorithmIdentifier{oidHMACWithSHA1, derNULL}) },
+		"keyLength 0":  func(w *writer) { w.integer(0) },
+		"keyLength 2k": func(w *writer) { w.integer(2048) },
+	} {
+		key, err := secret.derive(encode(optional), 0)
+		if refused := strings.HasPrefix(name, "keyLength "); refused != (err != nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if want == "" {
+			want = string(key.key)
+		}
+		if string(key.key) != want {
+			t.Errorf("%s gives another key", name)
+		}
+	}
+}
+
+func TestPSSParameters(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := crypto.SHA256.New()
+	digest.Write([]byte("message"))
+	for name, test := range map[string]struct {
+		parameters []byte
+		salt       int
+		want       bool
+	}{
+		"as we make them": {pssParameters(oidSHA256, 32), 32, true},
+		"shorter salt":    {pssParameters(oidSHA256, 20), 20, true},
+		"no salt":         {pssParameters(oidSHA256, 0), rsa.PSSSaltLengthEqualsHash, false},
+		"salt too long":   {pssParameters(oidSHA256, MaxSaltBytes+1), 32, false},
+		"negative salt":   {pssParameters(oidSHA256, -1), 32, false},
+		"SHA-1":           {pssParameters(oidSHA1, 20), 20, false},
+		"all defaults":    {[]byte{0x30, 0}, 20, false},
+		"absent":          {nil, 32, false},
+		"another hash":    {pssParameters(oidHMACSHA1, 32), 32, false},
+	} {
+		signature, err := key.Sign(rand.Reader, digest.Sum(nil), &rsa.PSSOptions{SaltLength: test.salt, Hash: crypto.SHA256})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = verifySignature(key.Public(), AlgorithmIdentifier{oidRSASSAPSS, test.parameters}, []byte("message"), signature)
+		if (err == nil) != test.want {
+			t.Errorf("%s: %v, want it to verify: %t", name, err, test.want)
+		}
+	}
+}
+
+// A modulus so long that to verify with it would take a peer's choice of time is refused at once.
+func TestOversizedKeys(t *testing.T) {
+	huge := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), MaxRSABits), E: 65537}
+	err := verifySignature(huge, AlgorithmIdentifier{oidSHA256WithRSA, derNULL}, nil, make([]byte, MaxRSABits/8))
+	if err == nil || !strings.Contains(err.Error(), "more than 8192 bits") {
+		t.Errorf("error %v", err)
+	}
+	ca := newAuthority(t, "CA")
+	der := ca.issue(t, &x509.Certificate{}, huge, ca.root).Raw
+	if got := parseAll([][]byte{der, ca.root.Raw}); len(got) != 1 {
+		t.Errorf("%d certificates are kept, want 1", len(got))
+	}
+}
+
+// Proof of possession as others make it: with a poposkInput where the template lacks the subject.
+func TestProofWithInput(t *testing.T) {
+	key := newKey(t)
+	info, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := x509.MarshalPKIXPublicKey(newKey(t).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := mustName(t, "/CN=x")
+	for name, test := range map[string]struct {
+		template CertTemplate
+		input    []byte // public key in the poposkInput; nil: no poposkInput
+		want     string
+	}{
+		"good":                   {CertTemplate{PublicKeyInfo: info}, info, "ok"},
+		"complete, no input":     {CertTemplate{Subject: subject, PublicKeyInfo: info}, nil, "ok"},
+		"complete, but input":    {CertTemplate{Subject: subject, PublicKeyInfo: info}, info, "popo.signature.poposkInput"},
+		"no subject, no input":   {CertTemplate{PublicKeyInfo: info}, nil, "popo.signature.poposkInput"},
+		"another key":            {CertTemplate{PublicKeyInfo: info}, other, "popo.signature.poposkInput.publicKey"},
+		"no key in the template": {CertTemplate{Subject: subject}, info, "certTemplate.publicKey"},
+		"key of somebody else":   {CertTemplate{Subject: subject, PublicKeyInfo: other}, nil, "popo.signature"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := CertReqMsg{CertReq: CertRequest{CertTemplate: test.template}, POPO: ProofOfPossession{Type: POPSignature}}
+			signed := r.CertReq.der()
+			if test.input != nil {
+				var w writer
+				m := w.open(0x30)
+				w.taggedElement(0, DirectoryName(subject))
+				w.raw(test.input)
+				w.close(m)
+				r.POPO.Signature.Input, signed = w.b, w.b
+			}
+			s, err := signatureScheme(key.Public(), 0, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.POPO.Signature.Algorithm = s.identifier
+			if r.POPO.Signature.Signature, err = s.sign(rand.Reader, key, signed); err != nil {
+				t.Fatal(err)
+			}
+			der, err := (&Message{Header: Header{PVNO: 2}, Type: TypeCR, Body: CertReqMessages{r}}).Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed := mustParse(t, der).Body.(CertReqMessages)
+			if err := parsed[0].VerifyPOP(); outcome(err) != test.want {
+				t.Errorf("%q (%v), want %q", outcome(err), err, test.want)
+			}
+		})
+	}
+}
+
+func TestTimes(t *testing.T) {
+	for text, want := range map[string]string{
+		"20261121120000Z":            "2026-11-21T12:00:00Z",
+		"20261121120000.5Z":          "2026-11-21T12:00:00.5Z",
+		"20261121120000.123456789Z":  "2026-11-21T12:00:00.123456789Z",
+		"20261121120000.50Z":         "",
+		"20261121120000.Z":           "",
+		"20261121120000.1234567891Z": "",
+		"20261121120000,5Z":          "",
+		"20261121120000":             "",
+		"20261121120000+0100":        "",
+		"202611211200Z":              "",
+		"20261321120000Z":            "",
+		"20260230120000Z":            "",
+		"20261121240000Z":            "",
+		"20261121126000Z":            "",
+		"20261121120060Z":            "",
+		"2026112112000\x00Z":         "",
+		"":                           "",
+		"20261121120000ZZ":           "",
+		"-2026112112000Z":            "",
+	} {
+		var w writer
+		w.primitive(24, []byte(text))
+		var f fault
+		p := parser{in: w.b, fault: &f}
+		got := p.generalizedTime("time")
+		if p.ok() != (want != "") || p.ok() && got.Format(time.RFC3339Nano) != want {
+			t.Errorf("%q: %s, %v, want %q", text, got, f.error(), want)
+		}
+	}
+}
+
+// HTTPS has a trust store and an identity of its own.
+func TestTLS(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", mediaType)
+		_, _ = io.WriteString(w, "reply")
+	}))
+	device := newAuthority(t, "Devices")
+	clients := x509.NewCertPool()
+	clients.AddCert(device.root)
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, Time: (&clock{epoch}).Now}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	defer server.Close()
+	identity := device.identity(t, "device")
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	own := tls.Certificate{Certificate: [][]byte{identity.Certificate.Raw}, PrivateKey: identity.Key}
+	for name, test := range map[string]struct {
+		config *tls.Config
+		want   string
+	}{
+		"good":           {&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}, ""},
+		"no identity":    {&tls.Config{RootCAs: roots}, "certificate required"},
+		"unknown server": {&tls.Config{Certificates: []tls.Certificate{own}}, "unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := &Client{URL: server.URL, TLS: test.config}
+			_, err := client.Exchange(t.Context(), []byte("request"))
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want one with %q", err, test.want)
+			}
+			var failure *TransportError
+			if name == "unknown server" && (!errors.As(err, &failure) || failure.Sent) {
+				t.Errorf("%+v: nothing was sent", failure)
+			}
+		})
+	}
+}
+
+func TestResumeRefuses(t *testing.T) {
+	s := signed(t)
+	stored, err := s.begin(t).MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(stored)
+	for name, test := range map[string]struct {
+		cfg   Config
+		state string
+	}{
+		"nothing":         {s.cfg, ""},
+		"not JSON":        {s.cfg, "x"},
+		"too long":        {s.cfg, strings.Repeat(" ", maxStateBytes+1)},
+		"another version": {s.cfg, strings.Replace(good, `"version":1`, `"version":2`, 1)},
+		"another phase":   {s.cfg, strings.Replace(good, `"phase":"request"`, `"phase":"x"`, 1)},
+		"no certificate":  {s.cfg, strings.Replace(good, `"phase":"request"`, `"phase":"confirm"`, 1)},
+		"no request":      {s.cfg, `{"version":1,"phase":"request"}`},
+		"bad signer":      {s.cfg, strings.Replace(good, `"version":1`, `"version":1,"signer":"AAAA"`, 1)},
+		"other kind":      {shared(t).cfg, good},
+	} {
+		if _, err := Resume(test.cfg, []byte(test.state)); !errors.Is(err, ErrState) {
+			t.Errorf("%s: %v, want ErrState", name, err)
+		}
+	}
+	if _, err := Resume(Config{}, stored); err == nil {
+		t.Error("resumed without a credential")
+	}
+}
+
+func TestErrorInALog(t *testing.T) {
+	var b strings.Builder
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	log.Info("x", "err", &Error{Status: StatusRejection, Failure: FailBadPOP | FailBadAlg, Text: []string{"no", "way"}, Body: TypeIP, Verified: true})
+	want := `err.body=ip err.status=rejection err.failInfo=badAlg,badPOP err.text="no; way" err.verified=true`
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("log %q lacks %q", b.String(), want)
+	}
+	for class, want := range map[Class]string{ClassPermanent: "permanent", ClassRetryable: "retryable", ClassSecurity: "security"} {
+		if class.String() != want {
+			t.Errorf("class %d is %q, want %q", class, class, want)
+		}
+	}
+}
