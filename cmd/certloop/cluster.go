@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -58,4 +63,21 @@ func (c *cluster) store() (*ledger.Store, error) {
 		return nil, err
 	}
 	return ledger.Open(cfg)
+}
+
+// serverVersion asks the API server for its version.
+func serverVersion(ctx context.Context, cfg *rest.Config) (string, error) {
+	c := rest.CopyConfig(cfg)
+	c.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
+	client, err := rest.UnversionedRESTClientFor(c)
+	if err != nil {
+		return "", err
+	}
+	js, err := client.Get().AbsPath("/version").DoRaw(ctx)
+	if err != nil {
+		return "", err
+	}
+	var info version.Info
+	err = json.Unmarshal(js, &info)
+	return info.GitVersion, err
 }

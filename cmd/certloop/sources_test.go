@@ -47,8 +47,8 @@ func testSources() *sources {
 	return &sources{Kube: &rest.Config{Host: "https://127.0.0.1:6443"}, Now: time.Now}
 }
 
-// sample reads an event that the functions are documented and tested with.
-func sample(tb testing.TB, path string) event.Event {
+// readSample reads an event that the functions are documented and tested with.
+func readSample(tb testing.TB, path string) event.Event {
 	tb.Helper()
 	js, err := os.ReadFile("../../functions/" + path)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestEventsAreThoseOfTheKnativeSources(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			want := sample(t, tt.want)
+			want := readSample(t, tt.want)
 			if d := diff.Diff(attributes(want), attributes(tt.got)); d != "" {
 				t.Errorf("attributes (-sample +ours):\n%s", d)
 			}
