@@ -19,8 +19,8 @@ import (
 	"github.com/certloop/certloop/pkg/model"
 )
 
-// apiServer answers lists and watches as it is told to.
-type apiServer struct {
+// fakeAPI answers lists and watches as it is told to.
+type fakeAPI struct {
 	lists   chan page
 	watches chan *watch.FakeWatcher
 	asked   chan metav1.ListOptions // of every list and watch
@@ -33,11 +33,11 @@ type page struct {
 	err     error
 }
 
-func newAPIServer() *apiServer {
-	return &apiServer{lists: make(chan page, 8), watches: make(chan *watch.FakeWatcher, 8), asked: make(chan metav1.ListOptions, 64)}
+func newFakeAPI() *fakeAPI {
+	return &fakeAPI{lists: make(chan page, 8), watches: make(chan *watch.FakeWatcher, 8), asked: make(chan metav1.ListOptions, 64)}
 }
 
-func (a *apiServer) listWatch() *cache.ListWatch {
+func (a *fakeAPI) listWatch() *cache.ListWatch {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			a.asked <- opts
@@ -63,7 +63,7 @@ func (a *apiServer) listWatch() *cache.ListWatch {
 	}
 }
 
-func (a *apiServer) next(tb testing.TB) metav1.ListOptions {
+func (a *fakeAPI) next(tb testing.TB) metav1.ListOptions {
 	tb.Helper()
 	select {
 	case opts := <-a.asked:
@@ -75,7 +75,7 @@ func (a *apiServer) next(tb testing.TB) metav1.ListOptions {
 }
 
 // newFeed follows the certificates of a, into r.
-func newFeed(a *apiServer, r *recorder) *feed {
+func newFeed(a *fakeAPI, r *recorder) *feed {
 	s := testSources()
 	s.Bus, s.Log = r, slog.New(slog.DiscardHandler)
 	return s.own(model.CertificateResource, "", a.listWatch())
@@ -103,7 +103,7 @@ func told(eventType, name string) string {
 }
 
 func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
-	a, r := newAPIServer(), &recorder{}
+	a, r := newFakeAPI(), &recorder{}
 	ready := map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Ready")}}
 	w := watch.NewFake()
 	a.lists <- page{items: []unstructured.Unstructured{*certificate("a", nil), *certificate("b", ready)}, next: "more"}
@@ -130,7 +130,7 @@ func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
 }
 
 func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
-	a, r := newAPIServer(), &recorder{}
+	a, r := newFakeAPI(), &recorder{}
 	gone, w := watch.NewFake(), watch.NewFake()
 	a.lists <- page{err: errors.New("connection refused")}
 	a.lists <- page{version: "42"}
