@@ -1,0 +1,32 @@
+package kubetest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Kubectl runs the real kubectl as cluster administrator and returns what it
+// prints. An error ends the test. The program is bin/kubectl, or else the one in
+// PATH; CERTLOOP_KUBECTL names another.
+func (c *Cluster) Kubectl(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return c.KubectlInput(tb, "", args...)
+}
+
+// KubectlInput is Kubectl with a standard input, for "apply -f -".
+func (c *Cluster) KubectlInput(tb testing.TB, stdin string, args ...string) string {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), find(tb, "kubectl", "CERTLOOP_KUBECTL"), args...) // #nosec G204 -- the test's own words
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out)
+}
