@@ -690,3 +690,17 @@ func TestAnchorInIP(t *testing.T) {
 		})
 	}
 }
+
+// However long the caller takes over sending, the answer is to what it was given.
+func TestStepIsStable(t *testing.T) {
+	s := signed(t)
+	tr := s.begin(t)
+	step := s.next(t, tr, s.ca.granted(t, tr.Step().Send))
+	s.clock.advance(4 * time.Minute)
+	if again := tr.Step(); !bytes.Equal(again.Send, step.Send) {
+		t.Error("another certConf")
+	}
+	if step = s.next(t, tr, s.ca.confirmed(t, step.Send)); !step.Done {
+		t.Errorf("after pkiConf: %+v", step)
+	}
+}
