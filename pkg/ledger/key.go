@@ -18,7 +18,13 @@ import (
 // PrivateKey is a private key that prints as redacted, in every way fmt, slog and
 // encoding/json print things. The zero value holds no key.
 type PrivateKey struct {
-	signer crypto.Signer
+	// A function, because fmt asks no methods of an unexported field of somebody's
+	// struct but looks into it, and an Ed25519 key is a slice of octets.
+	signer func() crypto.Signer
+}
+
+func hold(key crypto.Signer) PrivateKey {
+	return PrivateKey{func() crypto.Signer { return key }}
 }
 
 const redacted = "[private key redacted]"
@@ -39,16 +45,21 @@ func (PrivateKey) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted +
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // Signer gives the key to whoever signs with it; nil when there is none.
-func (k PrivateKey) Signer() crypto.Signer { return k.signer }
+func (k PrivateKey) Signer() crypto.Signer {
+	if k.signer == nil {
+		return nil
+	}
+	return k.signer()
+}
 
 // GenerateKey makes a new key.
 func GenerateKey(want model.PrivateKey) (PrivateKey, error) {
 	if want.Algorithm == model.RSA {
 		key, err := rsa.GenerateKey(rand.Reader, max(want.Size, 2048))
-		return PrivateKey{key}, err
+		return hold(key), err
 	}
 	key, err := ecdsa.GenerateKey(curve(want.Size), rand.Reader)
-	return PrivateKey{key}, err
+	return hold(key), err
 }
 
 func curve(size int) elliptic.Curve {
@@ -93,12 +104,12 @@ func parseKeyBlock(block *pem.Block) (PrivateKey, bool) {
 		return PrivateKey{}, false
 	}
 	signer, ok := key.(crypto.Signer)
-	return PrivateKey{signer}, err == nil && ok
+	return hold(signer), err == nil && ok
 }
 
 // PEM is the key as PKCS #8, for a Secret.
 func (k PrivateKey) PEM() ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
+	der, err := x509.MarshalPKCS8PrivateKey(k.Signer())
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +118,11 @@ func (k PrivateKey) PEM() ([]byte, error) {
 
 // Fits tells whether the key is the one a certificate was issued for.
 func (k PrivateKey) Fits(cert *x509.Certificate) bool {
-	if k.signer == nil || cert == nil {
+	signer := k.Signer()
+	if signer == nil || cert == nil {
 		return false
 	}
-	public, ok := k.signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(cert.PublicKey)
 }
 
