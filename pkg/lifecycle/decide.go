@@ -73,7 +73,14 @@ func (v view) satisfied() bool {
 	if !v.usable() {
 		return false
 	}
-	return v.purpose != ledger.ForRenewal || (!v.due() && v.work.Reason != model.WorkManual)
+	return v.purpose != ledger.ForRenewal || (!v.due() && !v.insisted())
+}
+
+// insisted: a person asked for a renewal that is not due, and now or earlier: it
+// stays asked for until it succeeds.
+func (v view) insisted() bool {
+	again := v.work.Reason == model.WorkRetry && v.rec.Attempt.Failed > 0
+	return v.work.Reason == model.WorkManual || again
 }
 
 // usable: there is a certificate for this configuration, and it has not expired.

@@ -43,6 +43,8 @@ func TestDecide(t *testing.T) {
 		{"due", ledger.Record{Current: issued(20*time.Hour, "c")}, renew, "", begin},
 		{"not due", ledger.Record{Current: issued(time.Hour, "c")}, renew, "", deliver},
 		{"a person insists", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkManual, begin},
+		{"a person insisted, and it failed", ledger.Record{Current: issued(time.Hour, "c"), Attempt: ledger.Attempts{Failed: 1, Next: noon}}, renew, model.WorkRetry, begin},
+		{"a retry after it succeeded", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkRetry, deliver},
 		{"expired", ledger.Record{Current: issued(25*time.Hour, "c")}, enroll, "", begin},
 		{"configuration changed", ledger.Record{Current: issued(time.Hour, "old")}, enroll, "", begin},
 		{"after a failure", ledger.Record{Attempt: ledger.Attempts{Next: noon.Add(time.Second)}}, enroll, "", rest},
@@ -78,6 +80,8 @@ func TestRequestPurpose(t *testing.T) {
 	}{
 		{"first", ledger.Record{}, ledger.ForEnrollment},
 		{"update", ledger.Record{Current: issued(20*time.Hour, "c")}, ledger.ForRenewal},
+		{"a person insisted, and it failed", ledger.Record{Current: issued(time.Hour, "c"), Attempt: ledger.Attempts{Failed: 1, Next: noon}}, renew, model.WorkRetry, begin},
+		{"a retry after it succeeded", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkRetry, deliver},
 		{"expired", ledger.Record{Current: issued(25*time.Hour, "c")}, ledger.ForEnrollment},
 		{"another configuration", ledger.Record{Current: issued(time.Hour, "old")}, ledger.ForEnrollment},
 	} {
