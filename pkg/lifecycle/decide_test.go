@@ -80,8 +80,6 @@ func TestRequestPurpose(t *testing.T) {
 	}{
 		{"first", ledger.Record{}, ledger.ForEnrollment},
 		{"update", ledger.Record{Current: issued(20*time.Hour, "c")}, ledger.ForRenewal},
-		{"a person insisted, and it failed", ledger.Record{Current: issued(time.Hour, "c"), Attempt: ledger.Attempts{Failed: 1, Next: noon}}, renew, model.WorkRetry, begin},
-		{"a retry after it succeeded", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkRetry, deliver},
 		{"expired", ledger.Record{Current: issued(25*time.Hour, "c")}, ledger.ForEnrollment},
 		{"another configuration", ledger.Record{Current: issued(time.Hour, "old")}, ledger.ForEnrollment},
 	} {
