@@ -62,6 +62,7 @@ type CMPCertificateSpec struct {
 
 	// privateKey says what key is generated: a new one for every certificate and every renewal.
 	// +optional
+	// +kubebuilder:default={}
 	PrivateKey PrivateKey `json:"privateKey,omitempty"`
 
 	// subject is the distinguished name asked for.

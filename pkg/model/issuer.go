@@ -75,6 +75,7 @@ type CMPIssuerSpec struct {
 
 	// renewal says how key updates are made.
 	// +optional
+	// +kubebuilder:default={}
 	Renewal RenewalPolicy `json:"renewal,omitempty"`
 }
 
