@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -23,6 +26,10 @@ type broker struct{ server *server.Server }
 
 // startBroker starts a broker that stores in dir. With port 0 it listens where it did
 // the last time, or where it can.
+//
+// A store that cannot be read is put aside and a new one begun: what certloop must not
+// lose is in the cluster, and a scan finds all work again. The history of events stays
+// in the directory jetstream.damaged.
 func startBroker(ctx context.Context, dir string, port int, log *slog.Logger) (*broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("NATS store: %w", err)
@@ -31,22 +38,51 @@ func startBroker(ctx context.Context, dir string, port int, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	trouble := &brokerLog{log: log}
+	b, err := launchBroker(dir, picked, log)
+	if damage, ok := errors.AsType[*damagedError](err); ok {
+		log.ErrorContext(ctx, "the store of NATS cannot be read: it is put aside and a new one begun", "store", dir, "err", damage.text)
+		if err := putAside(dir); err != nil {
+			return nil, err
+		}
+		b, err = launchBroker(dir, picked, log)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("NATS in %s: %w", dir, err)
+	}
+	return b, notePort(filepath.Join(dir, portFile), b.server.Addr().String())
+}
+
+func launchBroker(dir string, port int, log *slog.Logger) (*broker, error) {
 	s, err := server.NewServer(&server.Options{
-		ServerName: "certloop", Host: loopback, Port: picked,
+		ServerName: "certloop", Host: loopback, Port: port,
 		JetStream: true, StoreDir: dir, NoSigs: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("NATS: %w", err)
+		return nil, err
 	}
-	s.SetLoggerV2(trouble, false, false, false)
+	heard := &brokerLog{log: log}
+	s.SetLoggerV2(heard, false, false, false)
 	s.Start()
 	b := &broker{server: s}
-	if !s.ReadyForConnections(brokerReady) {
+	if err := heard.verdict(s.ReadyForConnections(brokerReady)); err != nil {
 		b.stop()
-		return nil, fmt.Errorf("NATS does not start: %s: if what is stored in %s is damaged, move it away and start again: certificates and keys are in the cluster, only the history of events is lost", trouble.last(), dir)
+		return nil, err
 	}
-	return b, notePort(filepath.Join(dir, portFile), s.Addr().String())
+	return b, nil
+}
+
+// damagedError is a store that cannot be read.
+type damagedError struct{ text string }
+
+func (e *damagedError) Error() string { return e.text }
+
+func putAside(dir string) error {
+	store := filepath.Join(dir, "jetstream")
+	aside := store + ".damaged"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	return os.Rename(store, aside)
 }
 
 func (b *broker) url() string { return b.server.ClientURL() }
@@ -71,31 +107,62 @@ func brokerPort(ctx context.Context, dir string, port int) (int, error) {
 	return server.RANDOM_PORT, nil
 }
 
+// maxTroubleBytes bounds what the server says of its trouble; it may repeat what it read.
+const maxTroubleBytes = 240
+
 // brokerLog is nats-server's log in ours.
 type brokerLog struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
 	trouble string // the last error
+	damage  string // what is stored and cannot be read
 }
 
-func (l *brokerLog) last() string {
+// verdict is nil when the server can be used. It passes over streams that it cannot
+// read and would go on without them; we do not.
+func (l *brokerLog) verdict(ready bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.trouble == "" {
-		return "no answer within " + brokerReady.String()
+	switch {
+	case l.damage != "":
+		return &damagedError{l.damage}
+	case ready:
+		return nil
+	case l.trouble != "":
+		return errors.New(l.trouble)
+	default:
+		return fmt.Errorf("no answer within %s", brokerReady)
 	}
-	return l.trouble
 }
 
 func (l *brokerLog) say(level slog.Level, format string, args []any) {
-	text := fmt.Sprintf(format, args...)
+	text := printable(fmt.Sprintf(format, args...))
+	l.mu.Lock()
 	if level >= slog.LevelError {
-		l.mu.Lock()
 		l.trouble = text
-		l.mu.Unlock()
 	}
+	if tellsDamage(text) {
+		l.damage = text
+	}
+	l.mu.Unlock()
 	l.log.Log(context.Background(), level, "nats-server", "text", text)
+}
+
+// tellsDamage knows the warnings of a stream that is passed over. One whose file is
+// missing was only about to be made when the process ended.
+func tellsDamage(text string) bool {
+	return strings.Contains(text, "checksums do not match") || strings.HasPrefix(text, "Error unmarshalling") || strings.HasPrefix(text, "Error recreating stream")
+}
+
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(strings.TrimSpace(s), ""))
+	return strings.ToValidUTF8(s[:min(len(s), maxTroubleBytes)], "")
 }
 
 // Noticef implements server.Logger.

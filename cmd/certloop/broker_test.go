@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -76,5 +79,32 @@ func TestBrokerGivesWayWhenItsFormerPortIsTaken(t *testing.T) {
 	_, err = startBroker(t.Context(), t.TempDir(), port, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "choose another one") || time.Since(start) > brokerReady/2 {
 		t.Errorf("asked for a port that is taken: after %s, %v", time.Since(start), err)
+	}
+}
+
+func TestBrokerPutsADamagedStoreAside(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	b := openBroker(t, dir)
+	if _, err := streamsOf(t, b.url()).CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	meta := filepath.Join("$G", "streams", "S", "meta.inf")
+	writeFile(t, filepath.Join(dir, "jetstream", meta), "\x00rubbish")
+
+	b = openBroker(t, dir)
+	defer b.stop()
+	if _, err := streamsOf(t, b.url()).Stream(t.Context(), "S"); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("the stream is there: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "jetstream.damaged", meta)); err != nil {
+		t.Errorf("what was stored is not kept aside: %v", err)
+	}
+}
+
+func TestWhatTheServerSaysIsBounded(t *testing.T) {
+	got := printable("  a\x00b\n" + strings.Repeat("é", maxTroubleBytes))
+	if len(got) > maxTroubleBytes || !strings.HasPrefix(got, "abé") || !utf8.ValidString(got) {
+		t.Errorf("%d bytes, %q", len(got), got)
 	}
 }
