@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -76,9 +75,6 @@ func (o *devOptions) run(ctx context.Context, t *terminal) error {
 	defer closeLog()
 	d := &demo{options: *o, root: root, state: st, log: log, show: newDisplay(t)}
 	err = d.run(ctx)
-	if err != nil && ctx.Err() != nil && !o.once {
-		return nil // the user has seen enough
-	}
 	if err != nil && !o.verbose {
 		err = fmt.Errorf("%w (the log is %s)", err, st.path(devLog))
 	}
@@ -127,6 +123,3 @@ func quote(path string) string {
 	}
 	return path
 }
-
-// errNotSeen: the tour did not show everything.
-var errNotSeen = errors.New("not everything was seen to work")

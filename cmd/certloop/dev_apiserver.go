@@ -15,7 +15,7 @@ import (
 
 const (
 	apiServerEnd = 10 * time.Second // for it to end after it is asked to
-	logTail      = 4 << 10          // bytes of its log that are looked at for a reason
+	logTail      = 64 << 10         // bytes of its log that are looked at for a reason
 )
 
 // apiServer is a Kubernetes API server in a process of its own. It ends when we do,
@@ -87,12 +87,13 @@ func (a *apiServer) await(ctx context.Context, ready <-chan string) error {
 
 // why is the reason the process gave for its end.
 func (a *apiServer) why() error {
-	reason := tail(a.logFile, "kubeapi: ")
-	if reason == "" {
-		reason = "it ended without a reason"
+	reason := "it ended without a reason"
+	for _, prefix := range []string{"panic: ", "kubeapi: "} {
+		if text := lastWith(a.logFile, prefix); text != "" {
+			reason = text
+		}
 	}
-	return fmt.Errorf("%s: see %s; if its state is damaged, remove %s (all objects of the demonstration are in it) and start again",
-		reason, a.logFile, filepath.Dir(a.logFile))
+	return fmt.Errorf("%s (its log is %s)", reason, a.logFile)
 }
 
 // stop ends the process and waits for it.
@@ -106,15 +107,16 @@ func (a *apiServer) stop() {
 	}
 }
 
-// tail finds the last line of a file that begins with prefix, without the prefix.
-func tail(path, prefix string) (found string) {
+// lastWith finds, near the end of a log, the last line that begins with prefix, and
+// returns the rest of it.
+func lastWith(path, prefix string) (found string) {
 	f, err := os.Open(path) //nolint:gosec // our own log
 	if err != nil {
 		return ""
 	}
 	defer func() { _ = f.Close() }()
-	if info, err := f.Stat(); err == nil && info.Size() > logTail {
-		_, err = f.Seek(-logTail, io.SeekEnd)
+	if info, err := f.Stat(); err == nil {
+		_, err = f.Seek(max(0, info.Size()-logTail), io.SeekStart)
 		if err != nil {
 			return ""
 		}

@@ -59,18 +59,32 @@ type step struct {
 	run    func(context.Context) (seen string, err error)
 }
 
+// errInterrupted ends a demonstration whose user has seen enough.
+var errInterrupted = errors.New("interrupted")
+
 // run shows everything, and keeps it running until ctx ends unless once is asked for.
 func (d *demo) run(ctx context.Context) error {
-	ctx, d.fail = context.WithCancelCause(ctx)
-	defer d.fail(nil)
-	d.asked = map[string][]string{}
-	err := d.perform(ctx)
+	parts, fail := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer fail(nil)
+	defer context.AfterFunc(ctx, func() { fail(errInterrupted) })()
+	d.fail, d.asked = fail, map[string][]string{}
+	d.show.plain("State is kept in " + d.state.dir)
+	err := d.perform(parts)
+	if errors.Is(err, errInterrupted) {
+		d.show.plain("\nEnding: what is under way is finished first.")
+		if !d.options.once {
+			err = nil
+		}
+	}
 	return errors.Join(err, d.stop())
 }
 
+// perform returns when the demonstration is over, or a part of it has failed.
 func (d *demo) perform(ctx context.Context) error {
-	d.show.plain("State is kept in " + d.state.dir)
-	for _, s := range append([]scene{d.parts()}, d.tour()...) {
+	if err := d.play(ctx, d.parts()); err != nil {
+		return d.remedy(err)
+	}
+	for _, s := range d.tour() {
 		if err := d.play(ctx, s); err != nil {
 			return err
 		}
@@ -80,11 +94,16 @@ func (d *demo) perform(ctx context.Context) error {
 	}
 	d.show.plain("\nEverything keeps running. Ctrl-C ends it; the next start continues from here.\n")
 	<-ctx.Done()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
+	return context.Cause(ctx)
+}
+
+// remedy adds what to do about parts that do not start on what was kept.
+func (d *demo) remedy(err error) error {
+	var usage *usageError
+	if errors.As(err, &usage) || errors.Is(err, errInterrupted) {
+		return err
 	}
-	d.show.plain("\nEnding: what is under way is finished first.")
-	return nil
+	return fmt.Errorf("%w: if what is kept is damaged, remove %s and start again", err, d.state.dir)
 }
 
 // stop ends what was started, the last part first.
@@ -101,7 +120,10 @@ func (d *demo) play(ctx context.Context, s scene) error {
 	d.show.title(s.title)
 	for _, s := range s.steps {
 		seen, err := d.take(ctx, s)
-		if err != nil {
+		switch {
+		case errors.Is(err, errInterrupted):
+			return err
+		case err != nil:
 			d.show.failed(s.name, err.Error())
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -239,7 +261,7 @@ func (d *demo) startCA(ctx context.Context) (string, error) {
 	}
 	d.ca, err = responder.Start(config, fmt.Sprintf("%s:%d", loopback, lastPort(ctx, port)))
 	if err != nil {
-		return "", fmt.Errorf("%w: if the state of the CA is damaged, remove %s and start again: certificates of the old CA are then replaced when they are due", err, dir)
+		return "", err
 	}
 	d.atEnd(d.ca.Close)
 	return d.ca.URL + ", signs as " + demoCAName, notePort(port, strings.TrimPrefix(strings.TrimSuffix(d.ca.URL, "/.well-known/cmp"), "http://"))

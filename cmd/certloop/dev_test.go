@@ -71,7 +71,8 @@ func TestAPIServerThatDoesNotStart(t *testing.T) {
 		name, program string
 		says          []string
 	}{
-		{"with a reason", script(t, `echo "noise" >&2; echo "kubeapi: the port is taken" >&2; exit 1`), []string{"the port is taken", "kubeapi.log", "remove"}},
+		{"with a reason", script(t, `echo "noise" >&2; echo "kubeapi: the port is taken" >&2; exit 1`), []string{"the port is taken", "kubeapi.log"}},
+		{"by a panic", script(t, `echo "panic: nothing to read" >&2; echo "goroutine 1" >&2; exit 2`), []string{"nothing to read", "kubeapi.log"}},
 		{"without one", script(t, `exit 1`), []string{"ended without a reason", "kubeapi.log"}},
 		{"no such program", "/absent/kubeapi", []string{"starting /absent/kubeapi"}},
 	}

@@ -58,16 +58,19 @@ func TestDisplayAwaits(t *testing.T) {
 		wg.Go(func() { d.detail("demo/web", "step") })
 	}
 	wg.Wait()
+	d.mu.Lock()
+	meanwhile := out.String()
+	d.mu.Unlock()
 	inner()
 	outer()
 	got := out.String()
 	if n := strings.Count(got, "step"); n != 4 {
 		t.Errorf("%d of 4 lines are there", n)
 	}
-	if strings.Contains(got, "outer") || !strings.Contains(got, "inner") {
-		t.Errorf("what is awaited last was not shown first: %q", got)
+	if strings.Contains(meanwhile, "outer") || !strings.Contains(meanwhile, "inner") {
+		t.Errorf("what is awaited last was not shown first: %q", meanwhile)
 	}
-	if !strings.HasSuffix(got, "\r\x1b[K") || strings.Contains(got, "inner"+reset+"\n") {
+	if !strings.HasSuffix(got, "\r\x1b[K") || strings.Contains(got, "er"+reset+"\n") {
 		t.Errorf("what was awaited is left on the screen: %q", got)
 	}
 }
