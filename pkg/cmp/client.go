@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,10 +23,13 @@ type Client struct {
 
 	TLS   *tls.Config                           // trust and identity for https, apart from CMP's own
 	Proxy func(*http.Request) (*url.URL, error) // nil: none, whatever the environment says
-	HTTP  *http.Client                          // in place of our own; TLS and Proxy are then not used
+	HTTP  *http.Client                          // in place of our own; TLS, Proxy and Version are then not used
 
-	once sync.Once
-	own  *http.Client
+	Version HTTPVersion // of HTTP, tried first
+
+	once    sync.Once
+	own     [2]*http.Client // by HTTPVersion
+	settled atomic.Bool     // the other version has been found to work
 }
 
 // Do makes a request and drives its transaction to the end, waiting as long as
@@ -53,7 +57,7 @@ func (c *Client) ask(ctx context.Context, cfg Config, req Request) (Body, error)
 
 // Run drives a transaction to the end, from wherever it is.
 func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
-	defer c.client().CloseIdleConnections()
+	defer c.client(HTTP11).CloseIdleConnections()
 	step := t.Step()
 	for !step.Done {
 		if err := sleep(ctx, step.Wait); err != nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -22,11 +23,13 @@ const mediaType = "application/pkixcmp"
 
 // TransportError reports that no CMP message came back.
 type TransportError struct {
-	URL        string // without user information and query
-	StatusCode int    // of the HTTP response; 0: none came
-	Sent       bool   // the peer may have got the message and acted on it
-	RetryAfter time.Duration
+	URL        string        // without user information and query
+	StatusCode int           // of the HTTP response; 0: none came
+	Sent       bool          // the peer may have got the message and acted on it
+	RetryAfter time.Duration // the least time the peer wants to be left alone; 0: it does not say
 	Err        error
+
+	unanswered bool // the peer closed the connection without a word
 }
 
 // Error says what was tried and what came of it.
@@ -40,7 +43,7 @@ func (e *TransportError) Unwrap() error { return e.Err }
 func (e *TransportError) Retryable() bool {
 	switch e.StatusCode {
 	case 0, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return !errors.Is(e.Err, errURL)
+		return !errors.Is(e.Err, errURL) && !errors.Is(e.Err, errVersion)
 	}
 	return e.StatusCode >= 500
 }
@@ -51,34 +54,33 @@ var errURL = errors.New("not an http or https URL")
 // message in the answer, whatever its HTTP status. The connection is closed
 // afterwards. The errors are of type [TransportError].
 //
-// The message is sent again, the very same bytes, only where no connection came
-// about, so that the peer cannot have seen it; redirects are not followed.
+// The message is sent again, the very same bytes, where no connection came
+// about, so that the peer cannot have seen it, and once more where the first
+// message of a transaction meets a server that seems to want the other version
+// of HTTP; see [HTTPVersion]. Redirects are not followed.
 func (c *Client) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	return c.post(ctx, message, true)
 }
 
-func (c *Client) post(ctx context.Context, message []byte, last bool) ([]byte, error) {
+// postIn sends one message in one version of HTTP.
+func (c *Client) postIn(ctx context.Context, version HTTPVersion, message []byte, last bool) ([]byte, error) {
 	target, err := c.target()
 	if err != nil {
 		return nil, &TransportError{URL: "", Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, orDefault(c.Timeout, DefaultTimeout))
 	defer cancel()
-	var sent atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
-	fail := func(err error) error {
-		return &TransportError{URL: shown(target), Sent: sent.Load(), Err: withoutURL(err)}
-	}
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodPost, target.String(), message)
+	var seen wire
+	req, err := retryablehttp.NewRequestWithContext(seen.trace(ctx), http.MethodPost, target.String(), message)
 	if err != nil {
-		return nil, fail(err)
+		return nil, &TransportError{URL: shown(target), Err: withoutURL(err)}
 	}
 	req.Header.Set("Content-Type", mediaType)
 	req.Header.Set("User-Agent", "certloop") // fixed: says nothing about versions
 	req.Close = last
-	resp, err := c.retrying().Do(req)
+	resp, err := c.retrying(version).Do(req)
 	if err != nil {
-		return nil, fail(err)
+		return nil, &TransportError{URL: shown(target), Sent: seen.connected.Load(), Err: withoutURL(err), unanswered: seen.unanswered(err)}
 	}
 	defer resp.Body.Close()
 	body, err := c.read(resp)
@@ -86,6 +88,22 @@ func (c *Client) post(ctx context.Context, message []byte, last bool) ([]byte, e
 		return nil, &TransportError{URL: shown(target), StatusCode: resp.StatusCode, Sent: true, RetryAfter: retryAfter(resp), Err: err}
 	}
 	return body, nil
+}
+
+// wire is what has happened on the connection of one round trip.
+type wire struct{ connected, answered atomic.Bool }
+
+func (w *wire) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { w.connected.Store(true) },
+		GotFirstResponseByte: func() { w.answered.Store(true) },
+	})
+}
+
+// unanswered tells whether the peer closed the connection without a word.
+func (w *wire) unanswered(err error) bool {
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return closed && w.connected.Load() && !w.answered.Load()
 }
 
 func (c *Client) target() (*url.URL, error) {
@@ -111,9 +129,9 @@ func withoutURL(err error) error {
 }
 
 // retrying is a client that repeats a request only where none was sent.
-func (c *Client) retrying() *retryablehttp.Client {
+func (c *Client) retrying(version HTTPVersion) *retryablehttp.Client {
 	return &retryablehttp.Client{
-		HTTPClient:   c.client(),
+		HTTPClient:   c.client(version),
 		RetryMax:     dialRetries,
 		RetryWaitMin: 100 * time.Millisecond,
 		RetryWaitMax: time.Second,
@@ -122,6 +140,9 @@ func (c *Client) retrying() *retryablehttp.Client {
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 }
+
+// maxHeaderBytes bounds the head of an HTTP response.
+const maxHeaderBytes = 64 << 10
 
 // dialRetries is how often a connection is tried again.
 const dialRetries = 2
@@ -137,17 +158,19 @@ func retryUnsent(ctx context.Context, _ *http.Response, err error) (bool, error)
 	return err != nil && errors.As(err, &op) && op.Op == "dial", nil
 }
 
-// client is the configured client, or our own, but for redirects.
-func (c *Client) client() *http.Client {
+// client is the configured client, or our own for a version of HTTP, but for redirects.
+func (c *Client) client(version HTTPVersion) *http.Client {
 	if c.HTTP != nil {
 		own := *c.HTTP
 		own.CheckRedirect = neverRedirect
 		return &own
 	}
 	c.once.Do(func() {
-		c.own = &http.Client{Transport: c.transport(), CheckRedirect: neverRedirect}
+		base := c.transport()
+		c.own[HTTP11] = &http.Client{Transport: base, CheckRedirect: neverRedirect}
+		c.own[HTTP10] = &http.Client{Transport: &http10{base}, CheckRedirect: neverRedirect}
 	})
-	return c.own
+	return c.own[version]
 }
 
 // neverRedirect hands a redirection back as the answer, so that a message goes
@@ -164,7 +187,7 @@ func (c *Client) transport() *http.Transport {
 		DialContext:            (&net.Dialer{Timeout: orDefault(c.Timeout, DefaultTimeout)}).DialContext,
 		DisableCompression:     true,
 		WriteBufferSize:        64 << 10,
-		MaxResponseHeaderBytes: 64 << 10,
+		MaxResponseHeaderBytes: maxHeaderBytes,
 		IdleConnTimeout:        10 * time.Second,
 	}
 }

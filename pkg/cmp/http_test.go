@@ -245,13 +245,17 @@ type served struct {
 
 func (s *served) start(t testing.TB) *Client {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(s.handler(t))
+	t.Cleanup(server.Close)
+	return &Client{URL: server.URL}
+}
+
+func (s *served) handler(t testing.TB) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request, _ := io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", mediaType)
 		_, _ = w.Write(s.serve(t, request))
-	}))
-	t.Cleanup(server.Close)
-	return &Client{URL: server.URL}
+	})
 }
 
 func (s *served) serve(t testing.TB, request []byte) []byte {
