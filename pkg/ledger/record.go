@@ -46,6 +46,7 @@ type Issuance struct {
 	Revision int64               // 1 for the first certificate of a configuration
 	Config   string              // digest of the configuration it was asked with
 	Stored   time.Time           // when it was stored
+	Cause    string              // correlation id of the event it was issued for
 }
 
 // Certificate is the certificate itself.
@@ -67,6 +68,7 @@ type Flight struct {
 	Chain       []*x509.Certificate // what the CA issued, before it is confirmed; nil before
 	Begun       time.Time
 	NextPoll    time.Time // the CA makes us wait until then; zero when it does not
+	Cause       string    // correlation id of the event it was begun for
 }
 
 // Lease says who is working on a certificate. Beat counts while the holder lives.
@@ -90,6 +92,7 @@ type state struct {
 	Revision int64        `json:"revision,omitempty"`
 	Config   string       `json:"config,omitempty"`
 	Stored   time.Time    `json:"stored,omitzero"`
+	Cause    string       `json:"cause,omitempty"`
 	Flight   *flightState `json:"flight,omitempty"`
 	Lease    *Lease       `json:"lease,omitempty"`
 	Fence    int64        `json:"fence,omitempty"`
@@ -102,6 +105,7 @@ type flightState struct {
 	ID       string    `json:"id"`
 	Begun    time.Time `json:"begun"`
 	NextPoll time.Time `json:"nextPoll,omitzero"`
+	Cause    string    `json:"cause,omitempty"`
 }
 
 // Record reads the record of a certificate. One that does not exist yet is empty,
@@ -148,7 +152,7 @@ func (r *Record) Claim(holder string) {
 // Promote makes what was issued the certificate in use and ends the transaction and
 // the lease. It takes effect with Save.
 func (r *Record) Promote(anchors []*x509.Certificate, now time.Time) {
-	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now}
+	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now, Cause: r.Flight.Cause}
 	if r.Current != nil {
 		next.Revision = r.Current.Revision + 1
 	}
@@ -182,7 +186,7 @@ func (r *Record) encode() (*corev1.Secret, error) {
 	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt}
 	data := map[string][]byte{}
 	if c := r.Current; c != nil {
-		st.Revision, st.Config, st.Stored = c.Revision, c.Config, c.Stored
+		st.Revision, st.Config, st.Stored, st.Cause = c.Revision, c.Config, c.Stored, c.Cause
 		projected, err := c.project()
 		if err != nil {
 			return nil, err
@@ -190,7 +194,7 @@ func (r *Record) encode() (*corev1.Secret, error) {
 		data = projected
 	}
 	if f := r.Flight; f != nil {
-		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll}
+		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll, f.Cause}
 		key, err := f.Key.PEM()
 		if err != nil {
 			return nil, err
@@ -257,7 +261,7 @@ func decodeIssuance(data map[string][]byte, st state) (*Issuance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
 	}
-	i := &Issuance{Key: key, Chain: chain, Revision: st.Revision, Config: st.Config, Stored: st.Stored}
+	i := &Issuance{Key: key, Chain: chain, Revision: st.Revision, Config: st.Config, Stored: st.Stored, Cause: st.Cause}
 	if pem := data[caKey]; len(pem) > 0 {
 		if i.Anchors, err = ParseCertificates(pem); err != nil {
 			return nil, fmt.Errorf("%s: %w", caKey, err)
@@ -273,7 +277,7 @@ func decodeFlight(data map[string][]byte, st *flightState) (*Flight, error) {
 	}
 	f := &Flight{
 		Purpose: st.Purpose, Config: st.Config, ID: st.ID, Key: key, Transaction: data[transactionKey],
-		Begun: st.Begun, NextPoll: st.NextPoll,
+		Begun: st.Begun, NextPoll: st.NextPoll, Cause: st.Cause,
 	}
 	if pem := data[nextChainKey]; len(pem) > 0 {
 		if f.Chain, err = ParseCertificates(pem); err != nil {

@@ -19,6 +19,7 @@ type view struct {
 	issuer  string // what a parked certificate waits for to change, besides its configuration
 	purpose string // what the event is for: ledger.ForEnrollment or ledger.ForRenewal
 	work    model.Work
+	cause   string // correlation id of the event
 	now     time.Time
 }
 
@@ -77,10 +78,10 @@ func (v view) satisfied() bool {
 }
 
 // insisted: a person asked for a renewal that is not due, and now or earlier: it
-// stays asked for until it succeeds.
+// stays asked for until it succeeds. The same request delivered once more is no new one.
 func (v view) insisted() bool {
 	again := v.work.Reason == model.WorkRetry && v.rec.Attempt.Failed > 0
-	return v.work.Reason == model.WorkManual || again
+	return again || (v.work.Reason == model.WorkManual && v.rec.Current.Cause != v.cause)
 }
 
 // usable: there is a certificate for this configuration, and it has not expired.

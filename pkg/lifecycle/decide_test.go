@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		{"parked, a person insists", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/1"}}, enroll, model.WorkManual, begin},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := view{rec: &tc.rec, spec: &model.CMPCertificateSpec{}, config: "c", issuer: "i/1", purpose: tc.purpose, work: model.Work{Reason: tc.work}, now: noon}
+			v := view{rec: &tc.rec, spec: &model.CMPCertificateSpec{}, config: "c", issuer: "i/1", purpose: tc.purpose, work: model.Work{Reason: tc.work}, cause: "event", now: noon}
 			if got := decide(v); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}

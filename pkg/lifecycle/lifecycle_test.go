@@ -442,9 +442,14 @@ func TestManualRenewal(t *testing.T) {
 	r := newRig(t, nil)
 	r.ready()
 	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
-	r.send(model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual}))
+	in := model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual})
+	r.send(in)
 	r.wantReady("web", true)
 	r.wantIssuances("web", 2)
+	r.send(in) // the same request, delivered again
+	r.wantIssuances("web", 2)
+	r.send(model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual}))
+	r.wantIssuances("web", 3)
 }
 
 // Renewal fails: what workloads have stays, Ready, and the reason is told.

@@ -144,7 +144,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 }
 
 func (a *attempt) view(ctx context.Context) (view, error) {
-	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, purpose: a.purpose, work: a.work, now: a.o.now()}
+	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, purpose: a.purpose, work: a.work, cause: model.Correlation(a.in), now: a.o.now()}
 	if a.rec.Attempt.Parked == "" {
 		return v, nil
 	}

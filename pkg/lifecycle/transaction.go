@@ -30,7 +30,7 @@ func (a *attempt) begin(ctx context.Context, v view) error {
 	if err != nil {
 		return a.unmet(ctx, &unmetError{"ConfigInvalid", err.Error()})
 	}
-	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now()}
+	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: model.Correlation(a.in)}
 	if err := a.claim(ctx, tx); err != nil {
 		return err
 	}

@@ -140,16 +140,21 @@ func NewEvent(eventType string, key types.NamespacedName, data any) event.Event 
 
 // Follow makes out a consequence of in: same correlation, in as its cause, same trace.
 func Follow(in, out event.Event) event.Event {
-	correlation, ok := in.Extensions()[CorrelationID].(string)
-	if !ok {
-		correlation = in.ID()
-	}
-	out.SetExtension(CorrelationID, correlation)
+	out.SetExtension(CorrelationID, Correlation(in))
 	out.SetExtension(CausationID, in.ID())
 	if trace, ok := in.Extensions()[TraceParent].(string); ok {
 		out.SetExtension(TraceParent, trace)
 	}
 	return out
+}
+
+// Correlation identifies what an event belongs to, from a request to its certificate:
+// the correlationid it bears, or its own id when it is the first.
+func Correlation(e event.Event) string {
+	if id, ok := e.Extensions()[CorrelationID].(string); ok {
+		return id
+	}
+	return e.ID()
 }
 
 // Delay asks that e is not delivered before t.
