@@ -31,7 +31,11 @@ func start(tb testing.TB, kubeconfig string) (*Cluster, error) {
 	if kubeconfig != "" {
 		return connect(kubeconfig, nil)
 	}
-	binary := find(tb, "kubeapi", "CERTLOOP_KUBEAPI")
+	return launch(find(tb, "kubeapi", "CERTLOOP_KUBEAPI"))
+}
+
+// launch starts a new server in a directory that may outlive the test.
+func launch(binary string) (*Cluster, error) {
 	dir, err := os.MkdirTemp("", "certloop-kubeapi-")
 	if err != nil {
 		return nil, err
