@@ -28,8 +28,7 @@ type delivered struct {
 func (g *delivered) leaf() *x509.Certificate { return g.chain[0] }
 
 func (g *delivered) String() string {
-	left := duration.HumanDuration(time.Until(g.leaf().NotAfter))
-	return fmt.Sprintf("Secret %s holds revision %d for %s, valid for %s", g.secret.Name, g.cert.Status.Revision, names(g.leaf()), left)
+	return fmt.Sprintf("Secret %s: %s, valid for %s", g.secret.Name, names(g.leaf()), duration.HumanDuration(time.Until(g.leaf().NotAfter)))
 }
 
 func names(cert *x509.Certificate) string {
@@ -37,9 +36,9 @@ func names(cert *x509.Certificate) string {
 	case 0:
 		return cert.Subject.String()
 	case 1:
-		return cert.Subject.String() + " and 1 alternative name"
+		return cert.Subject.String() + ", 1 alternative name"
 	default:
-		return fmt.Sprintf("%s and %d alternative names", cert.Subject, n)
+		return fmt.Sprintf("%s, %d alternative names", cert.Subject, n)
 	}
 }
 
@@ -157,7 +156,7 @@ func compare(before, after *delivered, asked []string) (string, error) {
 	case !time.Now().Before(old.NotAfter):
 		return "", errors.New("the former certificate had ended by then")
 	}
-	return fmt.Sprintf("%s, with a new key, %s before the former one ends", after, left(old.NotAfter)), nil
+	return fmt.Sprintf("Secret %s holds a new key and certificate, %s before the former one ends", after.secret.Name, left(old.NotAfter)), nil
 }
 
 // until looks again and again until something is met.

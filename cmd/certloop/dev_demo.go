@@ -55,6 +55,7 @@ type scene struct {
 // step is one thing to do or to see, and how long it may take.
 type step struct {
 	name   string
+	doing  string // what is awaited meanwhile
 	within time.Duration
 	run    func(context.Context) (seen string, err error)
 }
@@ -136,7 +137,7 @@ func (d *demo) play(ctx context.Context, s scene) error {
 func (d *demo) take(ctx context.Context, s step) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.within, fmt.Errorf("not within %s", s.within))
 	defer cancel()
-	stop := d.show.await(func() string { return s.name })
+	stop := d.show.await(func() string { return s.doing })
 	defer stop()
 	seen, err := s.run(ctx)
 	return seen, explainEnd(ctx, err)
@@ -163,14 +164,14 @@ func (d *demo) parts() scene {
 	s := scene{title: "Starting the parts"}
 	if d.options.embedded {
 		s.steps = append(s.steps,
-			step{"program", time.Hour, d.findAPIServer},
-			step{"Kubernetes", 3 * time.Minute, d.startAPIServer})
+			step{"program", "looking for the API server", time.Hour, d.findAPIServer},
+			step{"Kubernetes", "kube-apiserver is starting", 3 * time.Minute, d.startAPIServer})
 	}
 	s.steps = append(s.steps,
-		step{"cluster", time.Minute, d.connect},
-		step{"resources", time.Minute, d.applyResources},
-		step{"CA", 10 * time.Second, d.startCA},
-		step{"functions", 2 * time.Minute, d.startSystem})
+		step{"cluster", "asking the API server for its version", time.Minute, d.connect},
+		step{"resources", "the custom resources are being established", time.Minute, d.applyResources},
+		step{"CA", "the CA is starting", 10 * time.Second, d.startCA},
+		step{"functions", "NATS and the functions are starting", 2 * time.Minute, d.startSystem})
 	return s
 }
 

@@ -196,7 +196,7 @@ func TestStepsSayWhatEndedThem(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := d.take(tt.ctx(t), step{"step", 50 * time.Millisecond, tt.run})
+			_, err := d.take(tt.ctx(t), step{"step", "waiting", 50 * time.Millisecond, tt.run})
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}

@@ -49,18 +49,18 @@ const (
 func (d *demo) tour() []scene {
 	return []scene{
 		{"Issuing: events declare an issuer and certificates", []step{
-			{"Secrets", issueWithin, d.bootstrap},
-			{demoIssuer, issueWithin, d.declareIssuer},
-			{demoIdentity, issueWithin, d.issue(identitySample())},
-			{demoWeb, issueWithin, d.issue(webSample())},
-			{demoShort, issueWithin, d.issue(shortSample())},
+			{"Secrets", "making the namespace and the Secrets that certloop is given", issueWithin, d.bootstrap},
+			{demoIssuer, "the issuer is being checked", issueWithin, d.declareIssuer},
+			{demoIdentity, "the certificate that signs further requests is being issued", issueWithin, d.issue(identitySample())},
+			{demoWeb, "a certificate is being issued", issueWithin, d.issue(webSample())},
+			{demoShort, "a short-lived certificate is being issued", issueWithin, d.issue(shortSample())},
 		}},
 		{"Repairing: what workloads mount is deleted, and overwritten", []step{
-			{"deleted", repairWithin, d.deleteOutput},
-			{"overwritten", repairWithin, d.overwriteOutput},
+			{"deleted", "the Secret is about to come back", repairWithin, d.deleteOutput},
+			{"overwritten", "the Secret is about to be repaired", repairWithin, d.overwriteOutput},
 		}},
 		{"Renewing: before the short-lived certificate ends", []step{
-			{"renewed", renewWithin, d.renewal},
+			{"renewed", "a certificate is about to be renewed", renewWithin, d.renewal},
 		}},
 	}
 }
@@ -191,7 +191,7 @@ func (d *demo) issue(want *model.CMPCertificate) func(context.Context) (string, 
 		if want.Name == demoIdentity {
 			d.show.plain(fmt.Sprintf("          first certificate in its Secret %.2f s after the start", d.show.since().Seconds()))
 		}
-		return fmt.Sprintf("%s, after %s", got, sinceMillis(began)), nil
+		return fmt.Sprintf("%s, in %s", got, sinceMillis(began)), nil
 	}
 }
 

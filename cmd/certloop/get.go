@@ -146,11 +146,12 @@ func printObject(w io.Writer, format string, c *model.CMPCertificate) error {
 	return printerOf(format).PrintObj(c, w)
 }
 
+// printerOf leaves out what the API server notes about the owners of fields, as kubectl does.
 func printerOf(format string) printers.ResourcePrinter {
 	if format == formatYAML {
-		return &printers.YAMLPrinter{}
+		return &printers.OmitManagedFieldsPrinter{Delegate: &printers.YAMLPrinter{}}
 	}
-	return &printers.JSONPrinter{}
+	return &printers.OmitManagedFieldsPrinter{Delegate: &printers.JSONPrinter{}}
 }
 
 func typeMeta(suffix string) metav1.TypeMeta {
