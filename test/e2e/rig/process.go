@@ -88,6 +88,25 @@ func Start(tb testing.TB, c Command) *Process {
 	return p
 }
 
+// Run runs a program to its end and returns what it wrote. Any exit code but 0 fails the test.
+func Run(tb testing.TB, within time.Duration, c Command) string {
+	tb.Helper()
+	p := Launch(tb, c)
+	select {
+	case <-p.Ended():
+	case <-time.After(within):
+		tb.Fatalf("%s has not ended after %s\n%s", p.name, within, tail(p.Log))
+	}
+	if err := p.Wait(); err != nil {
+		tb.Fatalf("%s: %v\n%s", p.name, err, tail(p.Log))
+	}
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
+
 // environment is the test's own without what would configure certloop.
 func environment() (kept []string) {
 	for _, v := range os.Environ() {
