@@ -16,7 +16,8 @@
 // names another file. It ends with the test binary, also when that is killed.
 // With CERTLOOP_TEST_KUBECONFIG set, tests use the cluster it names instead.
 //
-// A test whose server or kubectl is missing is skipped and says what to run;
-// with CERTLOOP_REQUIRE=all it fails. The package needs a clock only as a limit
-// on waiting: two minutes for a start, which takes two seconds on a quiet machine.
+// A test whose server or kubectl is missing is skipped and says what to run; with
+// CERTLOOP_REQUIRE=all it fails, and with CERTLOOP_REQUIRE=none no server is started
+// even if there is one. The package needs a clock only as a limit on waiting: two
+// minutes for a start, which takes two seconds on a quiet machine.
 package kubetest

@@ -32,6 +32,14 @@ func TestMissingServer(t *testing.T) {
 	}
 }
 
+func TestNoServerWanted(t *testing.T) {
+	t.Setenv("CERTLOOP_REQUIRE", "none")
+	r := record(t, func(tb testing.TB) { kubetest.StartOwn(tb) })
+	if !strings.Contains(r.skipped, "CERTLOOP_REQUIRE=none") {
+		t.Errorf("got skip %q, failure %q, want a skip that says why", r.skipped, r.failed)
+	}
+}
+
 func TestServerThatFailsSaysWhy(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "kubeapi")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho noise >&2; echo 'no disk' >&2; exit 1\n"), 0o700); err != nil {
