@@ -1,0 +1,124 @@
+# certloop's commands; `make` alone shows them. Go, git, gcc and make are enough: the rest
+# is built, or named with the command that installs it.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# One set of flags for everything, so that each of the thousand packages that the product,
+# its tests and the API server share is compiled once. Static, reproducible binaries; no
+# debug information, which is a sixth of the compiler's work (`go test` without make has it).
+export CGO_ENABLED := 0
+export GOFLAGS     := $(strip $(shell go env GOFLAGS) -trimpath -gcflags=all=-dwarf=false)
+
+FUNCTIONS := enroll renew watch-secrets expiry-scan
+BINARIES  := $(addprefix bin/,certloop $(FUNCTIONS))
+MODULES   := . $(patsubst %/go.mod,%,$(wildcard tools/go.mod test/*/go.mod))
+PEERS     := $(patsubst %/Makefile,%,$(wildcard test/peers/*/Makefile))
+
+# What a binary is made of. Directories are in it for the files that vanish from them.
+sources = $(shell find $(1) ! -name '*_test.go' ! -path '*/testdata*' ! -name '*.md')
+PRODUCT := go.mod go.sum $(call sources,cmd functions pkg deploy)
+KUBEAPI := $(call sources,test/kubeapi)
+
+# Kubernetes' version is that of the module; clients that ask for it compare it.
+KUBERNETES_VERSION = $(shell sed -n 's/^\tk8s.io\/kubernetes v\(.*\)/\1/p' test/kubeapi/go.mod)
+KUBERNETES_LDFLAGS = $(addprefix -X k8s.io/component-base/version.,gitVersion=v$(KUBERNETES_VERSION) \
+	gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION))) gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION))))
+
+TOOL     := go tool -modfile=tools/go.mod
+FUZZTIME ?= 30s
+# Where `make send-…` finds the function.
+URL      ?= http://127.0.0.1:8080
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@echo 'Variables: ARGS="…" for run and test, FUZZTIME=$(FUZZTIME), URL=$(URL) for send.'
+
+##— run ————————————————————————————————————————————————————————————————————————————————
+
+.PHONY: run
+run: bin/certloop $(wildcard bin/kubeapi) ## see all of certloop work on this machine (the first time compiles a Kubernetes API server)
+	bin/certloop dev $(ARGS)
+
+.PHONY: send-%
+send-%: ## POST functions/%/testdata/*.json to a running function: make send-enroll URL=http://127.0.0.1:8080
+	@for event in functions/$*/testdata/*.json; do \
+		printf '%s: ' "$$event"; \
+		curl --silent --show-error --fail-with-body --max-time 120 --write-out '%{http_code}\n' \
+			--header 'Content-Type: application/cloudevents+json' --data-binary "@$$event" '$(URL)'; \
+	done
+
+##— build ——————————————————————————————————————————————————————————————————————————————
+
+.PHONY: build
+build: $(BINARIES) ## build certloop and the four functions into bin/
+
+bin/certloop: $(PRODUCT)
+	go build -ldflags='-s -w' -o $@ ./cmd/certloop
+
+$(addprefix bin/,$(FUNCTIONS)): bin/%: $(PRODUCT)
+	go build -ldflags='-s -w' -o $@ ./functions/$*
+
+.PHONY: kubeapi
+kubeapi: bin/kubeapi ## build the Kubernetes API server that tests and run use
+
+bin/kubeapi: $(KUBEAPI)
+	@echo 'compiling kube-apiserver $(KUBERNETES_VERSION) (the first time takes about 5 minutes on two cores)…'
+	go -C test/kubeapi build -buildvcs=false -ldflags='-s -w $(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$@ .
+
+.PHONY: kubectl
+kubectl: bin/kubectl ## build kubectl from the same source, for machines that have none
+
+bin/kubectl: test/kubeapi/go.mod
+	@echo 'compiling kubectl $(KUBERNETES_VERSION)…'
+	go -C test/kubeapi build -buildvcs=false -ldflags='-s -w $(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kubectl
+
+.PHONY: peers
+peers: ## build the CAs that nobody of this project wrote
+	@tools/prerequisites
+	@for peer in $(PEERS); do $(MAKE) -C "$$peer"; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
+	@for peer in $(PEERS); do $(MAKE) -C "$$peer" clean; done
+
+##— try ————————————————————————————————————————————————————————————————————————————————
+
+.PHONY: unit
+unit: ## run the tests that need nothing but Go
+	CERTLOOP_REQUIRE=none go test ./cmd/... ./deploy/... ./functions/... ./pkg/...
+	go -C test/kubeapi test ./internal/...
+
+.PHONY: test
+test: build bin/kubeapi peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
+	go -C test/kubeapi test ./internal/...
+	CERTLOOP_REQUIRE=all go test -count=1 -timeout=30m $(ARGS) ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME
+	@tools/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: build bin/kubeapi ## measure: cost of an enrolment, time to a Secret, memory, sizes
+	go test -run='^$$' -bench=. -benchmem -timeout=60m $(ARGS) ./pkg/... ./test/bench/...
+	@ls -l bin | awk 'NR > 1 { printf "%-16s %7.1f MB\n", $$NF, $$5 / 1e6 }'
+
+.PHONY: lint
+lint: ## run the linters of .golangci.yml
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: generate
+generate: ## write deep copies and CRDs from pkg/model
+	$(TOOL) controller-gen object crd paths=./pkg/model output:crd:dir=deploy/knative/crds
+
+.PHONY: verify
+verify: generate ## check that modules are tidy, Go is formatted and what is generated is committed
+	@for module in $(MODULES); do echo "go mod tidy: $$module"; go -C "$$module" mod tidy -diff; done
+	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
+		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	@git diff --exit-code -- deploy '**/zz_generated*.go'
