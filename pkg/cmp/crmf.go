@@ -4,6 +4,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"unicode/utf8"
 
 	tag "golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -76,6 +77,42 @@ func OldCertIDControl(id CertID) AttributeTypeAndValue {
 	var w writer
 	w.certID(id)
 	return AttributeTypeAndValue{Type: oidOldCertID, Value: w.b}
+}
+
+// RegTokenControl is the control with a one-time token that the CA has handed
+// out to the requester, for an initial request (RFC 4211 §6.1). The token is secret.
+func RegTokenControl(token string) AttributeTypeAndValue { return textControl(oidRegToken, token) }
+
+// AuthenticatorControl is the control with a lasting secret about the requester
+// that the CA can check, as a password (RFC 4211 §6.2).
+func AuthenticatorControl(secret string) AttributeTypeAndValue {
+	return textControl(oidAuthenticator, secret)
+}
+
+func textControl(controlType asn1.ObjectIdentifier, text string) AttributeTypeAndValue {
+	var w writer
+	w.primitive(tag.UTF8String, []byte(text))
+	return AttributeTypeAndValue{Type: controlType, Value: w.b}
+}
+
+// RegToken is the text of the regToken control (RFC 4211 §6.1); ok is false if
+// there is none, or none that can be read.
+func (r *CertRequest) RegToken() (token string, ok bool) { return r.text(oidRegToken) }
+
+// Authenticator is the text of the authenticator control (RFC 4211 §6.2); ok is
+// false if there is none, or none that can be read.
+func (r *CertRequest) Authenticator() (secret string, ok bool) { return r.text(oidAuthenticator) }
+
+func (r *CertRequest) text(controlType asn1.ObjectIdentifier) (string, bool) {
+	value, ok := r.Control(controlType)
+	if !ok {
+		return "", false
+	}
+	var f fault
+	p := parser{in: value, section: sectionControls, fault: &f}
+	text := p.enter(tag.UTF8String, "controls")
+	p.end("controls")
+	return string(text.in), p.ok() && utf8.Valid(text.in)
 }
 
 func (p *parser) certID(field string) CertID {

@@ -213,3 +213,27 @@ func TestOpenSSLMockSupport(t *testing.T) {
 		t.Errorf("caCerts: %+v, %v", answer, err)
 	}
 }
+
+// The secrets in controls come through, and are in no text.
+func TestTokenControls(t *testing.T) {
+	s := signed(t)
+	s.req.Controls = []AttributeTypeAndValue{RegTokenControl("tøken"), AuthenticatorControl("mother's name")}
+	req := mustParse(t, s.begin(t).Step().Send).Body.(CertReqMessages)[0].CertReq
+	token, hasToken := req.RegToken()
+	secret, hasSecret := req.Authenticator()
+	if token != "tøken" || secret != "mother's name" || !hasToken || !hasSecret {
+		t.Errorf("%q %t, %q %t", token, hasToken, secret, hasSecret)
+	}
+	if want := []byte("\x0c\x06t\xc3\xb8ken"); !bytes.Equal(req.Controls[0].Value, want) {
+		t.Errorf("regToken %x, want %x", req.Controls[0].Value, want)
+	}
+	for name, value := range map[string][]byte{"absent": nil, "another type": {4, 0}, "not UTF-8": {12, 1, 0xff}, "trailing": {12, 0, 0}} {
+		bad := CertRequest{Controls: []AttributeTypeAndValue{{Type: oidRegToken, Value: value}}}
+		if value == nil {
+			bad.Controls = nil
+		}
+		if _, ok := bad.RegToken(); ok {
+			t.Errorf("%s is a regToken", name)
+		}
+	}
+}
