@@ -3,6 +3,7 @@ package cmp
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -14,6 +15,10 @@ type Config struct {
 	Sender     Name       // sender where the credential is a shared secret; nil: CN=reference (RFC 9483 §3.1)
 	Credential Credential // protects our messages; required
 	Trust      Trust
+
+	PVNO      int64      // pvno to begin with: PVNO2 or PVNO3; 0: 2 unless more is needed (RFC 9810 §7)
+	Wrapper   Credential // where this side is an RA: wraps every message in a nested one (RFC 9810 §5.1.3.5); nil: none
+	WrappedBy *Trust     // who may wrap the peer's messages in nested ones; nil: nobody, they are refused
 
 	ImplicitConfirm   bool // ask to do without certConf (RFC 9810 §5.1.1.1)
 	SameProtection    bool // refuse a signed answer to a request protected by MAC; the CA has then issued already
@@ -51,6 +56,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if _, mac := c.Credential.(*SharedSecret); !mac && !c.Trust.signatures() {
 		return c, errors.New("cmp config: signed requests need roots or a server certificate to trust")
+	}
+	if c.PVNO != 0 && c.PVNO != PVNO2 && c.PVNO != PVNO3 {
+		return c, fmt.Errorf("cmp config: pvno %d is neither 2 nor 3", c.PVNO)
+	}
+	if c.WrappedBy != nil && !c.WrappedBy.signatures() {
+		return c, errors.New("cmp config: who may wrap messages needs roots or a certificate")
 	}
 	c.MaxCheckAfter = orDefault(c.MaxCheckAfter, DefaultMaxCheckAfter)
 	c.MessageTimeTolerance = orDefault(c.MessageTimeTolerance, DefaultMessageTimeTolerance)

@@ -25,7 +25,7 @@ import (
 // first time issues no second certificate. What worked is used from then on.
 type HTTPVersion uint8
 
-// The versions (RFC 9811 §3.1 wants 1.1 and allows for 1.0).
+// The versions. RFC 9811 §1.2 no longer asks for HTTP/1.0, but there are CAs that know nothing else.
 const (
 	HTTP11 HTTPVersion = iota
 	HTTP10             // a connection for each message

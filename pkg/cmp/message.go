@@ -149,30 +149,3 @@ func (m *Message) protectedPart() []byte {
 	w.close(e)
 	return w.b
 }
-
-// Nested is the body of a nested message: messages inside a message, as a
-// registration authority sends them (RFC 9810 §5.1.3.5). One level is accepted.
-type Nested []*Message
-
-func (Nested) fits(t BodyType) bool { return t == TypeNested }
-
-func (b Nested) append(w *writer) {
-	m := w.open(tag.SEQUENCE)
-	for _, inner := range b {
-		w.message(inner)
-	}
-	w.close(m)
-}
-
-func (p *parser) nested(depth int) Body {
-	list := p.sequence("nested")
-	list.check(depth == 0 && len(list.in) > 0, "nested")
-	b := Nested{}
-	for list.more() {
-		m := new(Message)
-		m.parse(&list, depth+1)
-		b = append(b, m)
-		list.check(len(b) <= MaxEntries, "nested")
-	}
-	return b
-}

@@ -1,6 +1,11 @@
 package cmp
 
-import tag "golang.org/x/crypto/cryptobyte/asn1"
+import (
+	"fmt"
+	"time"
+
+	tag "golang.org/x/crypto/cryptobyte/asn1"
+)
 
 const sectionPoll = "RFC 9810 §5.3.22"
 
@@ -71,4 +76,49 @@ func (p *parser) pollRep() Body {
 		list.check(len(b) <= MaxEntries, "pollRep")
 	}
 	return b
+}
+
+// startPolling asks for the answer from now on with pollReq, at once the first time (RFC 9810 §5.3.22).
+func (t *Transaction) startPolling(id int64) error {
+	if t.state.Polling {
+		return &ReplyError{Field: "status", Section: sectionPoll, Detail: "waiting, while already polling", Failure: FailBadRequest}
+	}
+	t.state.Polling, t.state.PollID, t.state.Polls = true, id, 0
+	t.state.CheckAt = t.cfg.Now().UTC()
+	return nil
+}
+
+func (t *Transaction) handlePollRep(body PollRep) error {
+	switch {
+	case !t.state.Polling:
+		return &ReplyError{Field: "body", Section: sectionPoll, Detail: "pollRep, but there was no pollReq", Failure: FailBadRequest}
+	case len(body) != 1:
+		return &ReplyError{Field: "pollRep", Section: sectionPoll, Detail: fmt.Sprintf("%d entries", len(body)), Failure: FailBadDataFormat}
+	case body[0].CertReqID != t.state.PollID:
+		return &ReplyError{Field: "pollRep.certReqId", Section: sectionPoll, Detail: "not the one asked about", Failure: FailBadRequest}
+	case body[0].CheckAfter < 0:
+		return &ReplyError{Field: "pollRep.checkAfter", Section: sectionPoll, Detail: "negative", Failure: FailBadDataFormat}
+	}
+	return t.schedule(body[0].CheckAfter)
+}
+
+// schedule sets the time of the next poll within our own bounds; the last poll
+// is exactly at the deadline.
+func (t *Transaction) schedule(checkAfter int64) error {
+	now := t.cfg.Now().UTC()
+	deadline := t.state.Deadline
+	t.state.Polls++
+	if t.state.Polls > t.cfg.MaxPolls || !deadline.IsZero() && !now.Before(deadline) {
+		return ErrDeadline
+	}
+	limit := max(t.cfg.MaxCheckAfter, MinCheckAfter)
+	wait := limit
+	if checkAfter < int64(limit/time.Second) {
+		wait = max(time.Duration(checkAfter)*time.Second, MinCheckAfter)
+	}
+	t.state.CheckAt = now.Add(wait)
+	if !deadline.IsZero() && t.state.CheckAt.After(deadline) {
+		t.state.CheckAt = deadline
+	}
+	return nil
 }

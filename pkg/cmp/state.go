@@ -37,6 +37,7 @@ type state struct {
 	LastNonce  []byte    `json:"lastNonce,omitempty"`  // senderNonce of our last message
 	RecipNonce []byte    `json:"recipNonce,omitempty"` // senderNonce of the peer's last accepted message
 	Seen       [][]byte  `json:"seen,omitempty"`       // senderNonces of the peer
+	Negotiated bool      `json:"negotiated,omitempty"` // the pvno is the one the peer has asked for
 
 	Polling bool      `json:"polling,omitempty"`
 	PollID  int64     `json:"pollId,omitempty"` // certReqId to ask about

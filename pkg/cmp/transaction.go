@@ -66,6 +66,7 @@ func (t *Transaction) begin(req *Request) error {
 		return err
 	}
 	m := &Message{Type: req.Type, Body: body}
+	m.Header.PVNO = max(t.cfg.PVNO, PVNO2)
 	m.Header.TransactionID = id
 	m.Header.Recipient = DirectoryName(req.recipient(&t.cfg))
 	m.Header.GeneralInfo = req.generalInfo(&t.cfg)
@@ -100,6 +101,7 @@ func (t *Transaction) ID() []byte { return t.first.Header.TransactionID }
 // message makes a later message of the transaction.
 func (t *Transaction) message(bodyType BodyType, body Body) ([]byte, error) {
 	m := &Message{Type: bodyType, Body: body}
+	m.Header.PVNO = max(t.first.Header.PVNO, pvnoFor(body))
 	m.Header.TransactionID = t.ID()
 	m.Header.Recipient = t.first.Header.Recipient
 	m.Header.RecipNonce = t.state.RecipNonce
@@ -122,7 +124,6 @@ func (t *Transaction) finish(m *Message) ([]byte, error) {
 		return nil, err
 	}
 	m.Header.SenderNonce = nonce
-	m.Header.PVNO = pvnoFor(m.Body)
 	m.Header.MessageTime = t.cfg.Now().UTC().Truncate(time.Second)
 	if _, mac := t.cfg.Credential.(*SharedSecret); mac && t.cfg.Sender != nil {
 		m.Header.Sender = DirectoryName(t.cfg.Sender)
@@ -132,18 +133,6 @@ func (t *Transaction) finish(m *Message) ([]byte, error) {
 	}
 	t.pvno = m.Header.PVNO
 	return m.Marshal()
-}
-
-// pvnoFor is 3 where hashAlg is used, else 2 (RFC 9810 §7).
-func pvnoFor(body Body) int64 {
-	if confirm, ok := body.(CertConf); ok {
-		for i := range confirm {
-			if confirm[i].HashAlg != nil {
-				return PVNO3
-			}
-		}
-	}
-	return PVNO2
 }
 
 // Step says what to do now. Asking again gives the same message, except that a
@@ -174,6 +163,9 @@ func (t *Transaction) wait() time.Duration {
 func (t *Transaction) prepare() error {
 	send, sending, err := t.next()
 	if err != nil {
+		return err
+	}
+	if send, err = t.wrap(send); err != nil {
 		return err
 	}
 	t.send, t.sending, t.madeAt = send, sending, t.cfg.Now()
@@ -221,6 +213,9 @@ func (t *Transaction) Next(reply []byte) (Step, error) {
 	}
 	m, err := ParseMessage(reply)
 	if err != nil {
+		return Step{}, err
+	}
+	if m, err = t.unwrap(m); err != nil {
 		return Step{}, err
 	}
 	if t.unprotectedEnd(m) {
@@ -289,7 +284,8 @@ func (t *Transaction) fail(cause error) (Step, error) {
 	var refused *ReplyError
 	switch {
 	case t.state.Rejection != nil && errors.As(cause, &refused):
-		step.Send, step.Type, _ = t.next() // certConf with the rejection
+		last, kind, _ := t.next() // certConf with the rejection
+		step.Send, step.Type = t.wrapLast(last, kind)
 		step.Issued = nil
 	case t.state.Phase == phaseDone: // confirmation was waived: nobody listens any more
 		step.Issued = nil
@@ -310,7 +306,7 @@ func (t *Transaction) errorMessage(failure FailureInfo, text string) ([]byte, Bo
 	if err != nil {
 		return nil, 0
 	}
-	return der, TypeError
+	return t.wrapLast(der, TypeError)
 }
 
 // RejectCertificate refuses what was issued, for reasons of the caller: the
@@ -389,54 +385,12 @@ func (t *Transaction) handleError(m *Message, body *ErrorMsg) error {
 	if t.state.Phase == phaseConfirm && body.Status.FailInfo.Has(FailCertConfirmed) {
 		return t.confirmed()
 	}
+	if t.otherVersion(m, body) {
+		return t.beginAgain(m.Header.PVNO)
+	}
 	err := peerError(m, true)
 	if t.state.Phase == phaseConfirm {
 		return fmt.Errorf("a certificate was issued, but is not confirmed: %w", err)
 	}
 	return err
-}
-
-// startPolling asks for the answer from now on with pollReq, at once the first time (RFC 9810 §5.3.22).
-func (t *Transaction) startPolling(id int64) error {
-	if t.state.Polling {
-		return &ReplyError{Field: "status", Section: sectionPoll, Detail: "waiting, while already polling", Failure: FailBadRequest}
-	}
-	t.state.Polling, t.state.PollID, t.state.Polls = true, id, 0
-	t.state.CheckAt = t.cfg.Now().UTC()
-	return nil
-}
-
-func (t *Transaction) handlePollRep(body PollRep) error {
-	switch {
-	case !t.state.Polling:
-		return &ReplyError{Field: "body", Section: sectionPoll, Detail: "pollRep, but there was no pollReq", Failure: FailBadRequest}
-	case len(body) != 1:
-		return &ReplyError{Field: "pollRep", Section: sectionPoll, Detail: fmt.Sprintf("%d entries", len(body)), Failure: FailBadDataFormat}
-	case body[0].CertReqID != t.state.PollID:
-		return &ReplyError{Field: "pollRep.certReqId", Section: sectionPoll, Detail: "not the one asked about", Failure: FailBadRequest}
-	case body[0].CheckAfter < 0:
-		return &ReplyError{Field: "pollRep.checkAfter", Section: sectionPoll, Detail: "negative", Failure: FailBadDataFormat}
-	}
-	return t.schedule(body[0].CheckAfter)
-}
-
-// schedule sets the time of the next poll within our own bounds; the last poll
-// is exactly at the deadline.
-func (t *Transaction) schedule(checkAfter int64) error {
-	now := t.cfg.Now().UTC()
-	deadline := t.state.Deadline
-	t.state.Polls++
-	if t.state.Polls > t.cfg.MaxPolls || !deadline.IsZero() && !now.Before(deadline) {
-		return ErrDeadline
-	}
-	limit := max(t.cfg.MaxCheckAfter, MinCheckAfter)
-	wait := limit
-	if checkAfter < int64(limit/time.Second) {
-		wait = max(time.Duration(checkAfter)*time.Second, MinCheckAfter)
-	}
-	t.state.CheckAt = now.Add(wait)
-	if !deadline.IsZero() && t.state.CheckAt.After(deadline) {
-		t.state.CheckAt = deadline
-	}
-	return nil
 }

@@ -59,7 +59,7 @@ func (t *Transaction) checkVersion(m *Message) error {
 	case v == PVNO2, v == PVNO3 && (t.pvno == PVNO3 || m.Type == TypeError):
 		return nil
 	default:
-		return &ProtectionError{Check: CheckVersion, Section: "RFC 9810 §7", Detail: fmt.Sprintf("pvno %d", v)}
+		return &ProtectionError{Check: CheckVersion, Section: sectionVersion, Detail: fmt.Sprintf("pvno %d", v)}
 	}
 }
 
