@@ -259,9 +259,13 @@ func TestRecordOfAnother(t *testing.T) {
 		return []metav1.OwnerReference{{APIVersion: model.GroupVersion.String(), Kind: kind, Name: name, UID: uid, Controller: &controller}}
 	}
 	tests := map[string]func(*model.CMPCertificate) []metav1.OwnerReference{
-		"nobody's":        func(*model.CMPCertificate) []metav1.OwnerReference { return nil },
-		"a former life's": func(c *model.CMPCertificate) []metav1.OwnerReference { return owned(model.CertificateKind, c.Name, "former", true) },
-		"no controller":   func(c *model.CMPCertificate) []metav1.OwnerReference { return owned(model.CertificateKind, c.Name, c.UID, false) },
+		"nobody's": func(*model.CMPCertificate) []metav1.OwnerReference { return nil },
+		"a former life's": func(c *model.CMPCertificate) []metav1.OwnerReference {
+			return owned(model.CertificateKind, c.Name, "former", true)
+		},
+		"no controller": func(c *model.CMPCertificate) []metav1.OwnerReference {
+			return owned(model.CertificateKind, c.Name, c.UID, false)
+		},
 	}
 	for name, owners := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -41,6 +40,7 @@ func newRig(t testing.TB) *rig {
 	cluster := kubetest.Start(t)
 	cluster.ApplyCRDs(t, "../../deploy/knative/crds")
 	r := &rig{t: t, ns: cluster.Namespace(t), config: cluster.Config()}
+	r.config.WarningHandler = rest.NoWarnings{} // of the rubbish that tests write
 	r.store = r.open(r.config)
 	client, err := kubernetes.NewForConfig(r.config)
 	if err != nil {
@@ -227,13 +227,4 @@ func (r *rig) edit(name string, change func(*corev1.Secret)) {
 	if _, err := r.secrets.Update(r.t.Context(), s, metav1.UpdateOptions{}); err != nil {
 		r.t.Fatal(err)
 	}
-}
-
-// copyOf is an object of its own with the same contents.
-func copyOf[T runtime.Object](obj T) T {
-	c, ok := obj.DeepCopyObject().(T)
-	if !ok {
-		panic("a copy has its own type")
-	}
-	return c
 }

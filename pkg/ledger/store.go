@@ -170,10 +170,25 @@ func (s *Store) apply(ctx context.Context, kind, resource string, key types.Name
 	}
 	err = s.own.Patch(types.ApplyYAMLPatchType).Namespace(key.Namespace).Resource(resource).Name(key.Name).
 		Param("fieldManager", model.EventFieldManager).Body(body).Do(ctx).Into(into)
-	if apierrors.IsConflict(err) {
+	switch {
+	case apierrors.IsConflict(err):
 		return fmt.Errorf("%s %s: %w: %s", kind, key, ErrOwnedByAnother, err.Error())
+	case noNamespace(err):
+		return fmt.Errorf("applying %s %s: %w", kind, key, err)
+	default:
+		return explain(err, "applying", resource, key)
 	}
-	return explain(err, "applying", resource, key)
+}
+
+// noNamespace tells the namespace that does not exist, which the sender of an event
+// got wrong, from the resource that does not, while our definitions are not installed.
+func noNamespace(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {
+		return false
+	}
+	details := status.Status().Details
+	return details != nil && details.Kind == "namespaces"
 }
 
 // DeleteCertificate withdraws a configuration that an event declared. It is not an
