@@ -69,6 +69,7 @@ type Flight struct {
 	Begun       time.Time
 	NextPoll    time.Time // the CA makes us wait until then; zero when it does not
 	Cause       string    // correlation id of the event it was begun for
+	Lost        int64     // how often its request was sent, or may have been, and no answer came that counts
 }
 
 // Lease says who is working on a certificate. Beat counts while the holder lives.
@@ -106,6 +107,7 @@ type flightState struct {
 	Begun    time.Time `json:"begun"`
 	NextPoll time.Time `json:"nextPoll,omitzero"`
 	Cause    string    `json:"cause,omitempty"`
+	Lost     int64     `json:"lost,omitempty"`
 }
 
 // Record reads the record of a certificate. One that does not exist yet is empty,
@@ -194,7 +196,7 @@ func (r *Record) encode() (*corev1.Secret, error) {
 		data = projected
 	}
 	if f := r.Flight; f != nil {
-		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll, f.Cause}
+		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll, f.Cause, f.Lost}
 		key, err := f.Key.PEM()
 		if err != nil {
 			return nil, err
@@ -277,7 +279,7 @@ func decodeFlight(data map[string][]byte, st *flightState) (*Flight, error) {
 	}
 	f := &Flight{
 		Purpose: st.Purpose, Config: st.Config, ID: st.ID, Key: key, Transaction: data[transactionKey],
-		Begun: st.Begun, NextPoll: st.NextPoll, Cause: st.Cause,
+		Begun: st.Begun, NextPoll: st.NextPoll, Cause: st.Cause, Lost: st.Lost,
 	}
 	if pem := data[nextChainKey]; len(pem) > 0 {
 		if f.Chain, err = ParseCertificates(pem); err != nil {

@@ -126,7 +126,8 @@ func TestCrashAfterEveryStep(t *testing.T) {
 	for _, tc := range []struct {
 		step string
 		nth  int
-	}{{"claim", 1}, {"exchange", 1}, {"stage", 1}, {"exchange", 2}, {"promote", 1}, {"project", 1}, {"report", 1}} {
+		lost int64 // requests whose answer went with the process: this CA answers them again, another one issues again
+	}{{"claim", 1, 1}, {"exchange", 1, 1}, {"stage", 1, 0}, {"exchange", 2, 0}, {"promote", 1, 0}, {"project", 1, 0}, {"report", 1, 0}} {
 		name := fmt.Sprintf("crash-%s-%d", tc.step, tc.nth)
 		t.Run(name, func(t *testing.T) {
 			in := model.NewEvent(model.ConfigCreated, r.key(name), map[string]any{"spec": certificate(name, 24*time.Hour)})
@@ -139,8 +140,8 @@ func TestCrashAfterEveryStep(t *testing.T) {
 			}
 			r.wantReady(name, true)
 			r.wantIssuances(name, 1)
-			if n := r.status(name).ExtraIssuances; n != 0 {
-				t.Errorf("got %d extra issuances reported, want 0", n)
+			if n := r.status(name).ExtraIssuances; n != tc.lost {
+				t.Errorf("got %d extra issuances reported, want %d", n, tc.lost)
 			}
 		})
 	}

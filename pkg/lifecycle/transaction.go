@@ -52,11 +52,24 @@ func (a *attempt) resume(ctx context.Context, v view) error {
 		return a.begin(ctx, v)
 	}
 	repeat := a.rec.Flight.NextPoll.IsZero()
+	if a.rec.Lease != nil && repeat {
+		a.lost(tx.Step()) // with its holder
+	}
 	if err := a.claim(ctx, tx); err != nil {
 		return err
 	}
 	return a.drive(ctx, tx, repeat)
 }
+
+// lost counts a request that may have reached the CA, whose answer did not reach us.
+func (a *attempt) lost(step cmp.Step) {
+	if requests(step) {
+		a.rec.Flight.Lost++
+	}
+}
+
+// requests tells whether a step asks for a certificate, so that a CA may issue one for it.
+func requests(step cmp.Step) bool { return step.Type == cmp.TypeIR || step.Type == cmp.TypeKUR }
 
 func (a *attempt) overdue() bool {
 	f := a.rec.Flight
@@ -92,6 +105,7 @@ func (a *attempt) drive(ctx context.Context, tx *cmp.Transaction, repeat bool) e
 		next, err := a.exchange(ctx, tx, step)
 		switch {
 		case err == nil:
+			a.answered(step)
 			step, repeat = next, false
 		case repeat && step.Type == cmp.TypeCertConf && forgotten(err):
 			step = cmp.Step{Done: true, Issued: step.Issued}
@@ -101,6 +115,18 @@ func (a *attempt) drive(ctx context.Context, tx *cmp.Transaction, repeat bool) e
 		}
 	}
 	return a.finish(ctx, step)
+}
+
+// answered: a request got its answer, perhaps not the first time it was sent. A CA that
+// does not recognise it again has issued another certificate each time; nothing in
+// the answer tells.
+func (a *attempt) answered(step cmp.Step) {
+	f := a.rec.Flight
+	if !requests(step) || f.Lost == 0 {
+		return
+	}
+	a.orphaned(f.Lost, fmt.Sprintf("the request was sent %d times until its answer came: a CA that does not know a transactionID again has issued as many certificates", f.Lost+1))
+	f.Lost = 0
 }
 
 // forgotten: a CA that knows nothing of the transaction when it is asked to confirm
@@ -235,9 +261,7 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	case errors.Is(err, ledger.ErrConflict), ctx.Err() != nil:
 		return err // not ours any more, or no time left: the next delivery looks again
 	case errors.As(err, &transport):
-		if !transport.Sent && step.Type != cmp.TypePollReq && step.Type != cmp.TypeCertConf {
-			a.rec.Flight = nil // the CA cannot have seen it: the next attempt begins afresh
-		}
+		a.unanswered(step, transport)
 		return a.failed(ctx, "CAUnreachable", err)
 	case errors.Is(err, cmp.ErrDeadline):
 		a.orphan("the total timeout was over")
@@ -245,7 +269,7 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	case errors.As(err, &unwanted):
 		return a.unwanted(ctx, unwanted)
 	case errors.Is(err, cmp.ErrProtection):
-		return a.distrusted(ctx, "ResponseNotAuthentic", err, repeat)
+		return a.distrusted(ctx, step, "ResponseNotAuthentic", err, repeat)
 	case errors.As(err, &peer) && repeat:
 		a.orphan("the CA refused to go on: " + peer.Error())
 		return a.startOver(ctx)
@@ -253,7 +277,18 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 		a.rec.Flight = nil
 		return a.rejected(ctx, peer)
 	default:
-		return a.distrusted(ctx, "ResponseInvalid", err, repeat)
+		return a.distrusted(ctx, step, "ResponseInvalid", err, repeat)
+	}
+}
+
+// unanswered: a request that the CA cannot have seen is forgotten, so that the next
+// attempt begins afresh; one that it may have acted on is remembered as such.
+func (a *attempt) unanswered(step cmp.Step, err *cmp.TransportError) {
+	switch {
+	case !err.Sent && requests(step) && a.rec.Flight.Lost == 0:
+		a.rec.Flight = nil
+	case err.Sent && err.StatusCode == 0:
+		a.lost(step)
 	}
 }
 
@@ -290,7 +325,8 @@ func (a *attempt) unwanted(ctx context.Context, err *cmp.ReplyError) error {
 // distrusted: the answer is not CMP or not authentic. Nothing of it is used, and the
 // transaction stays as it was: whoever can spoil an answer must not be able to end it.
 // Only when asking again has not helped is it given up.
-func (a *attempt) distrusted(ctx context.Context, reason string, err error, repeat bool) error {
+func (a *attempt) distrusted(ctx context.Context, step cmp.Step, reason string, err error, repeat bool) error {
+	a.lost(step)
 	if repeat && a.rec.Attempt.Failed >= maxRefusals {
 		a.orphan("no answer could be believed: " + err.Error())
 	}
@@ -300,10 +336,15 @@ func (a *attempt) distrusted(ctx context.Context, reason string, err error, repe
 // orphan gives up the transaction in flight. The CA may have issued a certificate
 // that nobody has: that is counted and told, never silent.
 func (a *attempt) orphan(why string) {
-	id := a.rec.Flight.ID
+	a.orphaned(max(1, a.rec.Flight.Lost), why)
 	a.rec.Flight = nil
-	a.rec.Attempt.Orphans++
+}
+
+// orphaned counts certificates that the CA may have issued and nobody has.
+func (a *attempt) orphaned(n int64, why string) {
+	id := a.rec.Flight.ID
+	a.rec.Attempt.Orphans += n
 	e := model.NewEvent(model.IssuanceMaybeOrphan, a.key, model.OrphanFact{TransactionID: id, Reason: why})
-	e.SetID(model.DerivedID(model.IssuanceMaybeOrphan, string(a.cert.UID), id))
+	e.SetID(model.DerivedID(model.IssuanceMaybeOrphan, string(a.cert.UID), id, fmt.Sprint(a.rec.Attempt.Orphans)))
 	a.tell(e)
 }

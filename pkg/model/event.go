@@ -106,7 +106,7 @@ func Kinds() []Kind {
 		{SecretModified, []Verb{Enroll}, true, "The output Secret no longer holds what was delivered."},
 		{SecretDeleted, []Verb{Enroll}, true, "The output Secret is gone."},
 		{ScanCompleted, nil, true, "A scan has looked at everything it should."},
-		{IssuanceMaybeOrphan, nil, true, "A request was interrupted and begun anew: the CA may have issued a certificate nobody has."},
+		{IssuanceMaybeOrphan, nil, true, "A request was interrupted, then sent or begun anew: the CA may have issued a certificate nobody has."},
 	}
 }
 
