@@ -115,17 +115,31 @@ func (a *authority) answer(t testing.TB, request []byte, bodyType BodyType, body
 func (a *authority) granted(t testing.TB, request []byte) *Message {
 	t.Helper()
 	req := mustParse(t, request)
+	template, id := a.requested(t, req)
+	body := &CertRepMessage{Response: []CertResponse{{
+		CertReqID: id, Certified: &CertifiedKeyPair{Certificate: a.leaf(t, &template).Raw},
+	}}}
+	return a.answer(t, request, responseTo[req.Type], body)
+}
+
+// requested is what a request asks for, and the certReqId of the answer.
+func (a *authority) requested(t testing.TB, req *Message) (CertTemplate, int64) {
+	t.Helper()
+	if csr, ok := req.Body.(P10CR); ok {
+		asked, err := askedInCSR(csr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return asked.template, -1
+	}
 	msg, err := req.certReqMsg()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := msg.VerifyPOP(); err != nil {
+	if err := msg.VerifyPOP(); err != nil && msg.POPO.Type != POPRAVerified {
 		t.Fatal(err)
 	}
-	body := &CertRepMessage{Response: []CertResponse{{
-		Certified: &CertifiedKeyPair{Certificate: a.leaf(t, &msg.CertReq.CertTemplate).Raw},
-	}}}
-	return a.answer(t, request, responseTo[req.Type], body)
+	return msg.CertReq.CertTemplate, 0
 }
 
 func (a *authority) confirmed(t testing.TB, request []byte) *Message {
@@ -136,8 +150,10 @@ func (a *authority) confirmed(t testing.TB, request []byte) *Message {
 // waiting answers that the certificate takes time.
 func (a *authority) waiting(t testing.TB, request []byte) *Message {
 	t.Helper()
-	body := &CertRepMessage{Response: []CertResponse{{Status: StatusInfo{Status: StatusWaiting}}}}
-	return a.answer(t, request, responseTo[mustParse(t, request).Type], body)
+	req := mustParse(t, request)
+	_, id := a.requested(t, req)
+	body := &CertRepMessage{Response: []CertResponse{{CertReqID: id, Status: StatusInfo{Status: StatusWaiting}}}}
+	return a.answer(t, request, responseTo[req.Type], body)
 }
 
 func (a *authority) pollRep(t testing.TB, request []byte, seconds int64) *Message {

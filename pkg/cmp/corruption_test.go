@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -198,7 +199,7 @@ func tryReply(t *testing.T, s *scene, c corruption) {
 	request := tr.Step().Send
 	m := s.ca.granted(t, request)
 	c.spoil(t, s, m)
-	step, err := tr.Next(seal(t, m, s.reply))
+	step, err := bounded(t, tr, seal(t, m, s.reply))
 	judge(t, tr, c, step, err)
 	if !errors.Is(err, ErrProtection) {
 		return
@@ -207,6 +208,22 @@ func tryReply(t *testing.T, s *scene, c corruption) {
 	if again := tr.Step(); !bytes.Equal(again.Send, request) || again.Issued != nil {
 		t.Errorf("afterwards the step is %+v", again)
 	}
+}
+
+// maxRefusal is the most memory that refusing one reply may take, in bytes.
+const maxRefusal = 4 << 20
+
+// bounded gives a reply to a transaction and looks at the memory that takes.
+func bounded(t *testing.T, tr *Transaction, reply []byte) (Step, error) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	step, err := tr.Next(reply)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > maxRefusal {
+		t.Errorf("allocates %d bytes, want at most %d", took, maxRefusal)
+	}
+	return step, err
 }
 
 func judge(t *testing.T, tr *Transaction, c corruption, step Step, err error) {
@@ -225,7 +242,40 @@ func judge(t *testing.T, tr *Transaction, c corruption, step Step, err error) {
 	}
 }
 
-func TestCorruptedReplies(t *testing.T) {
+// Two certificates of the same name and key identifier: the one that signed is found.
+func TestSignerWithANamesake(t *testing.T) {
+	tryReply(t, signed(t), signers["another certificate of the same name"])
+}
+
+// trials are tests of one corruption each, by name.
+type trials map[string]func(*testing.T)
+
+// minCorruptions is how many ways to spoil a good reply there must be in the tests.
+const minCorruptions = 300
+
+// Every single-field corruption of a good reply is refused, for the reason it
+// deserves, and gives no certificate.
+func TestCorruptions(t *testing.T) {
+	all := trials{}
+	for kind, some := range map[string]trials{
+		"first reply": corruptedReplies(), "body": wrongBodies(), "later reply": corruptedLaterReplies(), "element": corruptedElements(t),
+	} {
+		t.Logf("%s: %d", kind, len(some))
+		for name, run := range some {
+			all[kind+"/"+name] = run
+		}
+	}
+	if len(all) < minCorruptions {
+		t.Fatalf("%d corruptions, want at least %d", len(all), minCorruptions)
+	}
+	for name, run := range all {
+		t.Run(name, run)
+	}
+	t.Logf("%d corrupted replies refused", len(all))
+}
+
+// corruptedReplies spoils the answers to all requests for certificates, by both kinds of protection.
+func corruptedReplies() trials {
 	scenes := map[string]func(testing.TB) *scene{
 		"signature": signed,
 		"MAC": func(t testing.TB) *scene {
@@ -235,30 +285,100 @@ func TestCorruptedReplies(t *testing.T) {
 		},
 	}
 	special := map[string]map[string]corruption{"signature": signers, "MAC": macs}
+	out := trials{}
 	for protection, newScene := range scenes {
-		for _, table := range []map[string]corruption{headers, bodies, special[protection]} {
-			for name, c := range table {
-				t.Run(protection+"/"+name, func(t *testing.T) { tryReply(t, newScene(t), c) })
+		for kind, fine := range map[BodyType]string{TypeIR: "", TypeCR: "", TypeKUR: "status 6", TypeP10CR: "certReqId -1"} {
+			for _, table := range []map[string]corruption{headers, bodies, special[protection]} {
+				for name, c := range table {
+					if name != fine && c.want != "ok" {
+						out[fmt.Sprintf("%s by %s/%s", kind, protection, name)] = func(t *testing.T) { tryReply(t, newScene(t).asking(t, kind), c) }
+					}
+				}
 			}
 		}
 	}
+	return out
 }
 
 // Every arm of PKIBody but the right one is refused, for every request.
-func TestWrongBodies(t *testing.T) {
-	for _, kind := range []BodyType{TypeIR, TypeCR, TypeKUR} {
+func wrongBodies() trials {
+	out := trials{}
+	for _, kind := range []BodyType{TypeIR, TypeCR, TypeKUR, TypeP10CR} {
 		for i := range bodyNames {
 			body := BodyType(i)
 			if body == responseTo[kind] || body == TypeError {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s answered by %s", kind, body), func(t *testing.T) {
-				s := signed(t)
-				s.req.Type, s.req.OldCert = kind, s.ca.identity(t, "web").Certificate
-				tryReply(t, s, corruption{func(t *testing.T, s *scene, m *Message) { *m = *s.withBody(t, m, body) }, "body"})
-			})
+			c := corruption{func(t *testing.T, s *scene, m *Message) { *m = *s.withBody(t, m, body) }, "body"}
+			out[fmt.Sprintf("%s answered by %s", kind, body)] = func(t *testing.T) { tryReply(t, signed(t).asking(t, kind), c) }
 		}
 	}
+	return out
+}
+
+// corruptedElements spoils, one after the other, the elements of the DER of a
+// good reply: those of its header, body and protection, without a look into
+// certificates. Some spoilt elements are still DER: those the protection gives away.
+func corruptedElements(t *testing.T) trials {
+	s := signed(t)
+	tr := s.begin(t)
+	reply := seal(t, s.ca.granted(t, tr.Step().Send), s.reply)
+	stored, err := tr.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := trials{}
+	for _, at := range elementsOf(reply, 0, len(reply), 0) {
+		for name, spoil := range map[string]func([]byte, int) []byte{
+			"tag": func(b []byte, i int) []byte { b[i] ^= 0x04; return b },
+			"length of one less": func(b []byte, i int) []byte {
+				b[at.content-1]--
+				return b
+			},
+			"length of one more": func(b []byte, i int) []byte { b[at.content-1]++; return b },
+			"indefinite length":  func(b []byte, i int) []byte { b[i+1] = 0x80; return b },
+			"last octet":         func(b []byte, i int) []byte { b[at.end-1] ^= 0x01; return b },
+			"cut off":            func(b []byte, i int) []byte { return b[:i] },
+		} {
+			bad := spoil(bytes.Clone(reply), at.start)
+			out[fmt.Sprintf("%d %#02x/%s", at.start, reply[at.start], name)] = func(t *testing.T) {
+				tr, err := Resume(s.cfg, stored)
+				if err != nil {
+					t.Fatal(err)
+				}
+				step, err := bounded(t, tr, bad)
+				var syntax *SyntaxError
+				if !errors.As(err, &syntax) && !errors.Is(err, ErrProtection) || !cites(err) || step.Issued != nil || step.Done {
+					t.Errorf("%+v, %v", step, err)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// span is where an element begins, its content begins, and it ends.
+type span struct{ start, content, end int }
+
+// elementsOf finds the elements of DER down to a depth, but for extraCerts.
+func elementsOf(der []byte, from, to, depth int) []span {
+	var out []span
+	for from < to {
+		content, element, ok := split(der[from:to])
+		if !ok {
+			break
+		}
+		at := span{from, from + len(element) - len(content), from + len(element)}
+		from = at.end
+		if len(content) == 0 || depth == 1 && der[at.start] == byte(explicit(1)) && at.end == len(der) {
+			continue
+		}
+		out = append(out, at)
+		if der[at.start]&0x20 != 0 && depth < 6 {
+			out = append(out, elementsOf(der, at.content, at.end, depth+1)...)
+		}
+	}
+	return out
 }
 
 // withBody is m with some body of another type.
@@ -279,7 +399,7 @@ func (s *scene) withBody(t *testing.T, m *Message, body BodyType) *Message {
 }
 
 // The answers to pollReq and certConf pass the same checks as the first.
-func TestCorruptedLaterReplies(t *testing.T) {
+func corruptedLaterReplies() trials {
 	polls := map[string]corruption{
 		"other certReqId":    {pollWith(func(e *PollRepEntry) { e.CertReqID = 1 }), "pollRep.certReqId"},
 		"negative":           {pollWith(func(e *PollRepEntry) { e.CheckAfter = -1 }), "pollRep.checkAfter"},
@@ -294,14 +414,18 @@ func TestCorruptedLaterReplies(t *testing.T) {
 		"genp":    {func(_ *testing.T, _ *scene, m *Message) { m.Type, m.Body = TypeGenP, GenMsg{} }, "body"},
 		"ip":      {func(t *testing.T, s *scene, m *Message) { *m = *s.again(t, m) }, "body"},
 	}
+	out := trials{}
 	for phase, table := range map[string]map[string]corruption{"polling": polls, "confirming": confirms} {
 		table = maps.Clone(table)
 		maps.Copy(table, headers)
 		table["senderNonce again"] = corruption{func(_ *testing.T, s *scene, m *Message) { m.Header.SenderNonce = s.peerNonce }, "senderNonce"}
 		for name, c := range table {
-			t.Run(phase+"/"+name, func(t *testing.T) { tryLater(t, signed(t), phase, c) })
+			for _, kind := range []BodyType{TypeIR, TypeP10CR} {
+				out[fmt.Sprintf("%s %s/%s", phase, kind, name)] = func(t *testing.T) { tryLater(t, signed(t).asking(t, kind), phase, c) }
+			}
 		}
 	}
+	return out
 }
 
 func pollWith(spoil func(*PollRepEntry)) func(*testing.T, *scene, *Message) {
@@ -311,7 +435,9 @@ func pollWith(spoil func(*PollRepEntry)) func(*testing.T, *scene, *Message) {
 // again is another waiting where something else is due.
 func (s *scene) again(t *testing.T, m *Message) *Message {
 	t.Helper()
-	return &Message{Header: m.Header, Type: TypeIP, Body: &CertRepMessage{Response: []CertResponse{{Status: StatusInfo{Status: StatusWaiting}}}}}
+	id := map[BodyType]int64{TypeP10CR: -1}[s.req.Type]
+	body := &CertRepMessage{Response: []CertResponse{{CertReqID: id, Status: StatusInfo{Status: StatusWaiting}}}}
+	return &Message{Header: m.Header, Type: responseTo[s.req.Type], Body: body}
 }
 
 func tryLater(t *testing.T, s *scene, phase string, c corruption) {
@@ -332,8 +458,8 @@ func tryLater(t *testing.T, s *scene, phase string, c corruption) {
 		m = s.ca.pollRep(t, step.Send, 5)
 	}
 	c.spoil(t, s, m)
-	step, err := tr.Next(seal(t, m, s.reply))
-	if got := outcome(err); got != c.want {
+	step, err := bounded(t, tr, seal(t, m, s.reply))
+	if got := outcome(err); got != c.want || !cites(err) {
 		t.Errorf("got %q (%v), want %q", got, err, c.want)
 	}
 	if step.Done || tr.Step().Done {

@@ -2,6 +2,8 @@ package cmp
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -35,6 +37,24 @@ func shared(t testing.TB) *scene {
 	s := signed(t)
 	secret := &SharedSecret{Reference: []byte("ref"), Secret: []byte("very secret"), Iterations: 100}
 	s.cfg.Credential, s.reply = secret, secret
+	return s
+}
+
+// asking makes the scene's request one of a kind.
+func (s *scene) asking(t testing.TB, kind BodyType) *scene {
+	t.Helper()
+	s.req.Type = kind
+	switch kind {
+	case TypeKUR:
+		s.req.OldCert = s.ca.identity(t, "web").Certificate
+	case TypeP10CR:
+		csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: s.req.Template.Subject}, s.req.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.req = Request{Type: TypeP10CR, CSR: csr, Key: s.req.Key, Template: s.req.Template}
+	default:
+	}
 	return s
 }
 
