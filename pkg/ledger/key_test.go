@@ -94,7 +94,7 @@ func secrets(t testing.TB, key crypto.Signer) (forms []string) {
 		numbers = [][]byte{key.Seed()}
 	}
 	for _, n := range numbers {
-		forms = append(forms, string(n), hex.EncodeToString(n), strings.ToUpper(hex.EncodeToString(n)), strings.Trim(fmt.Sprint(n), "[]"),
+		forms = append(forms, string(n), hex.EncodeToString(n), strings.ToUpper(hex.EncodeToString(n)), strings.Trim(fmt.Sprintf("%d", n), "[]"),
 			strings.TrimRight(base64.StdEncoding.EncodeToString(n), "=")[:len(n)])
 	}
 	return forms

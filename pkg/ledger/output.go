@@ -181,7 +181,7 @@ func merge[V any](into, from map[string]V) map[string]V {
 func contentDigest(data map[string][]byte) string {
 	h := sha256.New()
 	for _, k := range slices.Sorted(maps.Keys(data)) {
-		fmt.Fprintf(h, "%s:%d:", k, len(data[k]))
+		_, _ = fmt.Fprintf(h, "%s:%d:", k, len(data[k]))
 		h.Write(data[k])
 	}
 	return hex.EncodeToString(h.Sum(nil))

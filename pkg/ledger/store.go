@@ -20,13 +20,13 @@ import (
 )
 
 var (
-	// ErrNotFound: the object does not exist.
+	// ErrNotFound says that the object does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict: somebody wrote first. Look again and decide anew.
+	// ErrConflict says that somebody wrote first. Look again and decide anew.
 	ErrConflict = errors.New("written by somebody else in the meantime")
-	// ErrNotManaged: a Secret of that name exists and is not ours to replace.
+	// ErrNotManaged says that a Secret of that name exists and is not ours to replace.
 	ErrNotManaged = errors.New("not managed by this certificate")
-	// ErrOwnedByAnother: another field manager (kubectl, GitOps) owns a field that an event would change.
+	// ErrOwnedByAnother says that another field manager (kubectl, GitOps) owns a field that an event would change.
 	ErrOwnedByAnother = errors.New("owned by another field manager")
 )
 
