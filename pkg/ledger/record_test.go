@@ -256,7 +256,7 @@ func TestPromote(t *testing.T) {
 
 		got := r.record(cert)
 		want := &ledger.Record{
-			Current: &ledger.Issuance{Key: flight.Key, Chain: flight.Chain, Anchors: []*x509.Certificate{r.root.cert}, Revision: revision, Config: flight.Config, Stored: now},
+			Current: &ledger.Issuance{Key: flight.Key, Chain: flight.Chain, Anchors: []*x509.Certificate{r.root.cert}, Revision: revision, Config: flight.Config, Stored: now, Cause: flight.Cause},
 			Fence:   revision, Attempt: ledger.Attempts{Orphans: revision},
 		}
 		if d := diff.Diff(want, got, readable(t), diff.AllowUnexported(ledger.Record{})); d != "" {

@@ -169,7 +169,7 @@ func (r *rig) flight(name string) *ledger.Flight {
 	return &ledger.Flight{
 		Purpose: ledger.ForEnrollment, Config: "digest of " + name, ID: "00112233445566778899aabbccddeeff", Key: key,
 		Transaction: []byte("what package cmp marshals\x00\xff"), Chain: []*x509.Certificate{leaf, r.issuing.cert},
-		Begun: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC),
+		Begun: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC), Cause: "correlation of " + name,
 	}
 }
 
