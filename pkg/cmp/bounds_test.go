@@ -1,6 +1,7 @@
 package cmp
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -55,7 +56,7 @@ func TestMACBounds(t *testing.T) {
 }
 
 // keyLength and prf of PBKDF2 are optional, and some encode the default of prf.
-func TestPBMAC1Optionals(t *testing.T) {
+func TestPitfall08PBMAC1OptionalFields(t *testing.T) {
 	secret := &SharedSecret{Secret: []byte("s"), AllowSHA1: true}
 	encode := func(optional func(*writer)) AlgorithmIdentifier {
 		var kdf writer
@@ -93,6 +94,38 @@ func TestPBMAC1Optionals(t *testing.T) {
 		if string(key.key) != want {
 			t.Errorf("%s gives another key", name)
 		}
+	}
+}
+
+// Bouncy Castle's name for PBKDF2 is that of PBES2; the key is the same.
+func TestPBMAC1NamesPBES2(t *testing.T) {
+	secret := &SharedSecret{Secret: []byte("s")}
+	p := macParameters{salt: []byte("salt"), iterations: 1000, owf: crypto.SHA512, mac: crypto.SHA512}
+	a, err := p.pbmac1()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := secret.derive(a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(id AlgorithmIdentifier) []byte {
+		var w writer
+		w.algorithm(id)
+		return w.b
+	}
+	pbkdf2, pbes2 := name(AlgorithmIdentifier{Algorithm: oidPBKDF2})[2:], name(AlgorithmIdentifier{Algorithm: oidPBES2})[2:]
+	a.Parameters = bytes.Replace(a.Parameters, pbkdf2, pbes2, 1)
+	got, err := secret.derive(a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.key, want.key) {
+		t.Errorf("got key %x, want %x", got.key, want.key)
+	}
+	a.Parameters = bytes.Replace(a.Parameters, pbes2, name(AlgorithmIdentifier{Algorithm: oidPBMAC1})[2:], 1)
+	if _, err := secret.derive(a, 0); err == nil {
+		t.Error("another function is taken for PBKDF2")
 	}
 }
 

@@ -286,13 +286,14 @@ func hmacByOID(oid asn1.ObjectIdentifier) (crypto.Hash, bool) {
 	return 0, false
 }
 
-// pbmac1 reads PBMAC1-params (RFC 8018 appendix A.5).
+// pbmac1 reads PBMAC1-params (RFC 8018 appendix A.5). Bouncy Castle names PBES2
+// as the function although what follows are the parameters of PBKDF2.
 func (p *parser) pbmac1(out *macParameters) {
 	q := p.sequence("PBMAC1-params")
 	kdf := q.algorithm("PBMAC1-params.keyDerivationFunc")
 	mac := q.algorithm("PBMAC1-params.messageAuthScheme")
 	q.end("PBMAC1-params")
-	q.check(kdf.Algorithm.Equal(oidPBKDF2), "PBMAC1-params.keyDerivationFunc")
+	q.check(kdf.Algorithm.Equal(oidPBKDF2) || kdf.Algorithm.Equal(oidPBES2), "PBMAC1-params.keyDerivationFunc")
 	var ok bool
 	out.mac, ok = hmacByOID(mac.Algorithm)
 	q.check(ok, "PBMAC1-params.messageAuthScheme")

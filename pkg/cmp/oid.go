@@ -8,6 +8,7 @@ var (
 	oidPasswordBasedMac = asn1.ObjectIdentifier{1, 2, 840, 113533, 7, 66, 13}
 	oidPBMAC1           = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14} // RFC 8018 §7.1
 	oidPBKDF2           = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12} // RFC 8018 §5.2
+	oidPBES2            = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13} // RFC 8018 §6.2; written by some for the one above
 
 	// Keyed hashes (RFC 4211 §6, RFC 8018 appendix B.1.2).
 	oidHMACSHA1       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 8, 1, 2}
