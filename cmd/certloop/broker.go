@@ -136,18 +136,28 @@ func (l *brokerLog) verdict(ready bool) error {
 	}
 }
 
-func (l *brokerLog) say(level slog.Level, format string, args []any) {
+// Warnf implements server.Logger.
+func (l *brokerLog) Warnf(format string, args ...any) {
+	text := printable(fmt.Sprintf(format, args...))
+	if tellsDamage(text) {
+		l.mu.Lock()
+		l.damage = text
+		l.mu.Unlock()
+	}
+	l.log.Warn("nats-server", "text", text)
+}
+
+// Errorf implements server.Logger.
+func (l *brokerLog) Errorf(format string, args ...any) {
 	text := printable(fmt.Sprintf(format, args...))
 	l.mu.Lock()
-	if level >= slog.LevelError {
-		l.trouble = text
-	}
-	if tellsDamage(text) {
-		l.damage = text
-	}
+	l.trouble = text
 	l.mu.Unlock()
-	l.log.Log(context.Background(), level, "nats-server", "text", text)
+	l.log.Error("nats-server", "text", text)
 }
+
+// Fatalf implements server.Logger. The server has given up; this process decides itself.
+func (l *brokerLog) Fatalf(format string, args ...any) { l.Errorf(format, args...) }
 
 // tellsDamage knows the warnings of a stream that is passed over. One whose file is
 // missing was only about to be made when the process ended.
@@ -166,16 +176,9 @@ func printable(s string) string {
 }
 
 // Noticef implements server.Logger.
-func (l *brokerLog) Noticef(format string, args ...any) { l.say(slog.LevelDebug, format, args) }
-
-// Warnf implements server.Logger.
-func (l *brokerLog) Warnf(format string, args ...any) { l.say(slog.LevelWarn, format, args) }
-
-// Errorf implements server.Logger.
-func (l *brokerLog) Errorf(format string, args ...any) { l.say(slog.LevelError, format, args) }
-
-// Fatalf implements server.Logger. The server has given up; this process decides itself.
-func (l *brokerLog) Fatalf(format string, args ...any) { l.say(slog.LevelError, format, args) }
+func (l *brokerLog) Noticef(format string, args ...any) {
+	l.log.Debug("nats-server", "text", printable(fmt.Sprintf(format, args...)))
+}
 
 // Debugf implements server.Logger.
 func (*brokerLog) Debugf(string, ...any) {}

@@ -65,7 +65,7 @@ func TestBrokerGivesWayWhenItsFormerPortIsTaken(t *testing.T) {
 	b := openBroker(t, dir)
 	b.stop()
 	port := lastPort(t.Context(), filepath.Join(dir, portFile))
-	taken, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port))) //nolint:noctx // closed below
+	taken, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
 	if err != nil {
 		t.Skipf("somebody else has taken the port meanwhile: %v", err)
 	}

@@ -67,15 +67,16 @@ func (o *caOptions) run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("%w: correct what is in %s, or give another directory with --dir", err, o.config.Dir)
 	}
-	running, err := ca.Start(o.listen)
+	running, err := ca.Start(o.listen) //nolint:contextcheck // it listens until Close
 	if err != nil {
 		return fmt.Errorf("%w: choose another address with --listen", err)
 	}
+	end := running.Close
 	_, err = fmt.Fprintf(t.out, "READY url=%s ca=%s\n", running.URL, filepath.Join(o.config.Dir, "ca.crt"))
 	if err == nil {
 		<-ctx.Done()
 	}
-	return errors.Join(err, running.Close())
+	return errors.Join(err, end())
 }
 
 // complete turns the flags into the configuration.

@@ -89,7 +89,7 @@ func (d *demo) inspect(ctx context.Context, cert *model.CMPCertificate) (*delive
 		return nil, fmt.Errorf("certificate of Secret %s: %w", secret.Name, err)
 	}
 	if serial := ledger.SerialHex(g.leaf().SerialNumber.Bytes()); serial != cert.Status.Serial {
-		return nil, fmt.Errorf("Secret %s holds serial number %s, the status says %s", secret.Name, serial, cert.Status.Serial)
+		return nil, fmt.Errorf("the Secret %s holds serial number %s, the status says %s", secret.Name, serial, cert.Status.Serial)
 	}
 	return g, nil
 }

@@ -100,8 +100,7 @@ func (d *demo) perform(ctx context.Context) error {
 
 // remedy adds what to do about parts that do not start on what was kept.
 func (d *demo) remedy(err error) error {
-	var usage *usageError
-	if errors.As(err, &usage) || errors.Is(err, errInterrupted) {
+	if _, misuse := errors.AsType[*usageError](err); misuse || errors.Is(err, errInterrupted) {
 		return err
 	}
 	return fmt.Errorf("%w: if what is kept is damaged, remove %s and start again", err, d.state.dir)
@@ -260,7 +259,7 @@ func (d *demo) startCA(ctx context.Context) (string, error) {
 		Name: demoCAName, Dir: dir, Log: d.log.With("part", "ca"),
 		SharedSecrets: map[string]string{demoReference: d.secret},
 	}
-	d.ca, err = responder.Start(config, fmt.Sprintf("%s:%d", loopback, lastPort(ctx, port)))
+	d.ca, err = responder.Start(config, fmt.Sprintf("%s:%d", loopback, lastPort(ctx, port))) //nolint:contextcheck // it listens until Close
 	if err != nil {
 		return "", err
 	}

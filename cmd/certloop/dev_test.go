@@ -43,7 +43,7 @@ func script(tb testing.TB, text string) string {
 		tb.Skip("needs a shell")
 	}
 	path := filepath.Join(tb.TempDir(), "kubeapi")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
 		tb.Fatal(err)
 	}
 	return path

@@ -253,7 +253,7 @@ func (d *demo) quiet(ctx context.Context) error {
 				return false, err
 			}
 			if i := consumer.CachedInfo(); i.NumPending > 0 || i.NumAckPending > 0 {
-				last = fmt.Sprintf("%s still has %d events to handle", verb, i.NumPending+uint64(i.NumAckPending)) //nolint:gosec // a count
+				last = fmt.Sprintf("%s still has %d events to handle", verb, i.NumPending+uint64(i.NumAckPending))
 				return false, nil
 			}
 		}

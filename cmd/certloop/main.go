@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // Exit codes.
@@ -23,33 +25,41 @@ const (
 )
 
 func main() {
+	c := newCommandLine(os.Args[1:], os.Stdout, os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := c.execute(ctx)
 	stop()
 	os.Exit(code)
 }
 
-// execute runs one command line and returns the exit code.
-func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// commandLine is what was asked, and where the answer goes.
+type commandLine struct {
+	terminal *terminal
+	root     *cobra.Command
+}
+
+func newCommandLine(args []string, stdout, stderr io.Writer) *commandLine {
 	t := &terminal{out: stdout, err: stderr}
 	root := newRoot(t)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	cmd, err := root.ExecuteContextC(ctx)
-	var usage *usageError
-	switch {
-	case err == nil:
+	return &commandLine{t, root}
+}
+
+// execute does what was asked and returns the exit code.
+func (c *commandLine) execute(ctx context.Context) int {
+	cmd, err := c.root.ExecuteContextC(ctx)
+	if err == nil {
 		return exitDone
-	case errors.As(err, &usage) || !t.began:
-		fmt.Fprintf(stderr, "certloop: %v\n", err)
-		fmt.Fprintf(stderr, "See '%s --help'.\n", cmd.CommandPath())
-		return exitUsage
-	default:
-		fmt.Fprintf(stderr, "certloop: %v\n", err)
-		return exitFailed
 	}
+	_, _ = fmt.Fprintf(c.terminal.err, "certloop: %v\n", err)
+	if _, misuse := errors.AsType[*usageError](err); misuse || !c.terminal.began {
+		_, _ = fmt.Fprintf(c.terminal.err, "See '%s --help'.\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitFailed
 }
 
 // usageError is a command line, environment or input file that cannot be right.

@@ -13,7 +13,7 @@ import (
 func run(tb testing.TB, args ...string) (code int, stdout, stderr string) {
 	tb.Helper()
 	var out, errs bytes.Buffer
-	code = execute(tb.Context(), args, &out, &errs)
+	code = newCommandLine(args, &out, &errs).execute(tb.Context())
 	return code, out.String(), errs.String()
 }
 

@@ -65,7 +65,7 @@ func TestPublishToNATS(t *testing.T) {
 }
 
 func TestPublishRefusesBeforeItSends(t *testing.T) {
-	valid := strings.Split(twoDocuments, "---")[0]
+	valid, _, _ := strings.Cut(twoDocuments, "---")
 	tests := []struct {
 		name string
 		file string

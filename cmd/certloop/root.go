@@ -25,7 +25,7 @@ func (t *terminal) interactive() bool { return os.Getenv("TERM") != "dumb" && is
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor fits
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func newRoot(t *terminal) *cobra.Command {

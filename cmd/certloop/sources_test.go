@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -66,9 +67,7 @@ func attributes(e event.Event) map[string]any {
 	all := map[string]any{
 		"type": e.Type(), "source": e.Source(), "subject": e.Subject(), "datacontenttype": e.DataContentType(),
 	}
-	for k, v := range e.Extensions() {
-		all[k] = v
-	}
+	maps.Copy(all, e.Extensions())
 	return all
 }
 
