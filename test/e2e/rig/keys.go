@@ -2,7 +2,6 @@ package rig
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
@@ -17,9 +16,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // Keys remembers every private key that was ever in a Secret of a namespace.
@@ -32,29 +29,11 @@ type Keys struct {
 func (w *World) WatchKeys(tb testing.TB) *Keys {
 	tb.Helper()
 	k := &Keys{pem: map[string]string{}}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	watch, err := w.objects.Resource(resources["Secret"]).Namespace(w.Namespace).Watch(ctx, metav1.ListOptions{})
-	if err != nil {
-		cancel()
-		tb.Fatal(err)
-	}
-	var done sync.WaitGroup
-	done.Go(func() {
-		for e := range watch.ResultChan() {
-			if u, ok := e.Object.(*unstructured.Unstructured); ok {
-				k.note(u)
-			}
-		}
-	})
-	tb.Cleanup(func() { watch.Stop(); cancel(); done.Wait() })
+	w.followSecrets(tb, "", k.note)
 	return k
 }
 
-func (k *Keys) note(u *unstructured.Unstructured) {
-	var s corev1.Secret
-	if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &s) != nil {
-		return
-	}
+func (k *Keys) note(_ watch.EventType, s *corev1.Secret) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for name, value := range s.Data {
