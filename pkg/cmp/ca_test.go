@@ -26,6 +26,7 @@ func (c *clock) advance(d time.Duration) { c.now = c.now.Add(d) }
 type authority struct {
 	rootKey, signerKey crypto.Signer
 	root, signer       *x509.Certificate
+	signs              x509.SignatureAlgorithm // 0: what suits rootKey
 }
 
 var serials atomic.Int64
@@ -41,7 +42,13 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 
 func newAuthority(t testing.TB, name string) *authority {
 	t.Helper()
-	a := &authority{rootKey: newKey(t), signerKey: newKey(t)}
+	return newAuthorityOf(t, name, newKey(t), newKey(t), 0)
+}
+
+// newAuthorityOf is an authority with given keys that signs certificates in a given way.
+func newAuthorityOf(t testing.TB, name string, rootKey, signerKey crypto.Signer, signs x509.SignatureAlgorithm) *authority {
+	t.Helper()
+	a := &authority{rootKey: rootKey, signerKey: signerKey, signs: signs}
 	root := &x509.Certificate{
 		Subject: pkix.Name{Organization: []string{"certloop"}, CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign,
@@ -56,6 +63,7 @@ func newAuthority(t testing.TB, name string) *authority {
 func (a *authority) issue(t testing.TB, template *x509.Certificate, key crypto.PublicKey, parent *x509.Certificate) *x509.Certificate {
 	t.Helper()
 	template.SerialNumber = big.NewInt(serials.Add(1))
+	template.SignatureAlgorithm = a.signs
 	if template.NotBefore.IsZero() {
 		template.NotBefore, template.NotAfter = epoch.Add(-time.Hour), epoch.AddDate(1, 0, 0)
 	}

@@ -500,7 +500,7 @@ func TestFlippedBits(t *testing.T) {
 }
 
 // A reply without protection is not believed, whatever it says.
-func TestUnprotectedReplies(t *testing.T) {
+func TestPitfall03UnprotectedErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*Message)
 		allow bool

@@ -23,7 +23,8 @@ import (
 	"unicode/utf8"
 )
 
-func TestPolling(t *testing.T) {
+// Whatever checkAfter says, we neither poll without pause nor sleep for ever.
+func TestPitfall22CheckAfter(t *testing.T) {
 	const week = 7 * 24 * 3600
 	for name, test := range map[string]struct {
 		checkAfter int64
@@ -312,7 +313,7 @@ func TestChain(t *testing.T) {
 }
 
 // A MAC request may be answered by signature, unless that is forbidden.
-func TestSignedAnswerToMAC(t *testing.T) {
+func TestPitfall02SignedAnswerToMAC(t *testing.T) {
 	for _, strict := range []bool{false, true} {
 		s := shared(t)
 		s.cfg.SameProtection = strict
@@ -326,7 +327,7 @@ func TestSignedAnswerToMAC(t *testing.T) {
 }
 
 // The signer found once is known later, when messages come without extraCerts and senderKID.
-func TestSignerIsRemembered(t *testing.T) {
+func TestPitfall09ExtraCertsOnlyOnce(t *testing.T) {
 	s := signed(t)
 	tr := s.begin(t)
 	step := s.next(t, tr, s.ca.granted(t, tr.Step().Send))
@@ -575,8 +576,18 @@ func TestFailures(t *testing.T) {
 	if got := len(failureNames); got != 27 {
 		t.Fatalf("%d names, want 27", got)
 	}
+	classes := map[string]Class{
+		"badTime": ClassRetryable, "timeNotAvailable": ClassRetryable, "transactionIdInUse": ClassRetryable,
+		"systemUnavail": ClassRetryable, "systemFailure": ClassRetryable,
+		"badMessageCheck": ClassSecurity, "wrongIntegrity": ClassSecurity, "badRecipientNonce": ClassSecurity,
+		"badSenderNonce": ClassSecurity, "badPOP": ClassSecurity, "signerNotTrusted": ClassSecurity, "notAuthorized": ClassSecurity,
+	} // all others are permanent
 	for bit, name := range failureNames {
 		f := FailureInfo(1) << bit
+		if f.Class() != classes[name] {
+			t.Errorf("%s is %s, want %s", name, f.Class(), classes[name])
+		}
+		failureIsSurfaced(t, f)
 		if f.String() != name {
 			t.Errorf("bit %d is %q, want %q", bit, f, name)
 		}
@@ -592,6 +603,19 @@ func TestFailures(t *testing.T) {
 		if got := f.Class(); got != want {
 			t.Errorf("%s is %s, want %s", f, got, want)
 		}
+	}
+}
+
+// failureIsSurfaced sends a rejection with one bit, and looks for it in what the caller gets.
+func failureIsSurfaced(t *testing.T, f FailureInfo) {
+	t.Helper()
+	s := signed(t)
+	tr := s.begin(t)
+	body := &CertRepMessage{Response: []CertResponse{{Status: StatusInfo{Status: StatusRejection, FailInfo: f, Text: []string{"no\x1b[2J"}}}}}
+	_, err := tr.Next(seal(t, s.ca.answer(t, tr.Step().Send, TypeIP, body), s.reply))
+	var peer *Error
+	if !errors.As(err, &peer) || peer.Failure != f || !strings.Contains(err.Error(), f.String()) || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("%s comes out as %v", f, err)
 	}
 }
 

@@ -126,7 +126,7 @@ func TestCACertsAndCRLs(t *testing.T) {
 }
 
 // A new root is believed only if the old one vouches for it in every way.
-func TestRootCAKeyUpdate(t *testing.T) {
+func TestPitfall24RootCAKeyUpdate(t *testing.T) {
 	old, fresh, stranger := newAuthority(t, "Root"), newAuthority(t, "Root"), newAuthority(t, "Root")
 	cross := func(signer *authority, parent *x509.Certificate, of *authority) *x509.Certificate {
 		template := &x509.Certificate{Subject: pkix.Name{Organization: []string{"certloop"}, CommonName: "Root"}, IsCA: true, BasicConstraintsValid: true}
