@@ -157,7 +157,7 @@ func parseInto(c **x509.Certificate, der []byte, field string) (err error) {
 	if der == nil {
 		return nil
 	}
-	if *c, err = x509.ParseCertificate(der); err == nil && oversized((*c).PublicKey) {
+	if *c, err = parseCertificate(der); err == nil && oversized((*c).PublicKey) {
 		err = errors.New("oversized key")
 	}
 	if err != nil {

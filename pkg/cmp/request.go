@@ -160,9 +160,9 @@ func (t *CertTemplate) checkSubject() error {
 
 // p10cr takes the CSR as it is, once its own signature has been verified.
 func (r *Request) p10cr() (Body, error) {
-	csr, err := x509.ParseCertificateRequest(r.CSR)
+	csr, err := parseCSR(r.CSR)
 	if err != nil {
-		return nil, fmt.Errorf("PKCS #10 request: %w", err)
+		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("PKCS #10 request: %w", err)
@@ -235,9 +235,9 @@ func askedIn(m *Message) (asked, error) {
 }
 
 func askedInCSR(der []byte) (asked, error) {
-	csr, err := x509.ParseCertificateRequest(der)
+	csr, err := parseCSR(der)
 	if err != nil {
-		return asked{}, fmt.Errorf("PKCS #10 request: %w", err)
+		return asked{}, err
 	}
 	t := CertTemplate{Subject: csr.RawSubject, PublicKeyInfo: csr.RawSubjectPublicKeyInfo, Extensions: csr.Extensions}
 	return asked{template: t, wantsCA: isCA(t.Extensions)}, nil

@@ -44,7 +44,7 @@ func (t *Transaction) granted(m *Message, r *CertResponse) error {
 	if err != nil {
 		return err
 	}
-	c, err := x509.ParseCertificate(der)
+	c, err := parseCertificate(der)
 	if err != nil {
 		return &ReplyError{Field: "response.certifiedKeyPair.certificate", Section: sectionCertRep, Failure: FailIncorrectData, Err: err}
 	}

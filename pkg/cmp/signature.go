@@ -92,9 +92,21 @@ func kindOf(key crypto.PublicKey) (keyKind, crypto.Hash, error) {
 		case elliptic.P521():
 			return keyECDSA, crypto.SHA512, nil
 		}
-		return 0, 0, errors.New("unsupported elliptic curve (secp256k1 among others): use P-256, P-384 or P-521")
+		return 0, 0, unknownCurve(key)
 	}
 	return 0, 0, fmt.Errorf("unsupported public key of Go type %T: use RSA, ECDSA or Ed25519", key)
+}
+
+// unknownCurve says which curve it is that cannot be used, and which can.
+func unknownCurve(key *ecdsa.PublicKey) error {
+	if key.Curve == nil || key.Curve.Params() == nil {
+		return errors.New("key without an elliptic curve: use P-256, P-384 or P-521")
+	}
+	p := key.Curve.Params()
+	if p.Name == "secp256k1" {
+		return errSecp256k1
+	}
+	return fmt.Errorf("unsupported elliptic curve %q of %d bits: use P-256, P-384 or P-521", p.Name, p.BitSize)
 }
 
 // oversized tells whether verifying with a key would take a peer's choice of time.

@@ -44,7 +44,7 @@ func (t *CertTemplate) Key() (crypto.PublicKey, error) {
 	case t.PublicKeyInfo != nil:
 		key, err := x509.ParsePKIXPublicKey(t.PublicKeyInfo)
 		if err != nil {
-			return nil, fmt.Errorf("publicKey of a CertTemplate: %w", err)
+			return nil, fmt.Errorf("publicKey of a CertTemplate: %w", explained(t.PublicKeyInfo, err))
 		}
 		return key, nil
 	case t.PublicKey != nil:
@@ -67,6 +67,9 @@ func (t *CertTemplate) Extension(id []int) (pkix.Extension, bool) {
 func (t *CertTemplate) settle() error {
 	if t.PublicKeyInfo != nil || t.PublicKey == nil {
 		return nil
+	}
+	if _, _, err := kindOf(t.PublicKey); err != nil {
+		return err
 	}
 	der, err := x509.MarshalPKIXPublicKey(t.PublicKey)
 	if err != nil {

@@ -108,6 +108,14 @@ func (s *search) note(rank int, err error) {
 }
 
 func (s *search) failure() error {
+	if s.rank > 1 {
+		return s.err
+	}
+	for _, der := range s.message.ExtraCerts {
+		if _, err := parseCertificate(der); errors.Is(err, errSecp256k1) {
+			return &ProtectionError{Check: CheckSigner, Section: sectionChecks, Err: err}
+		}
+	}
 	if s.err != nil {
 		return s.err
 	}
