@@ -118,7 +118,8 @@ generate: ## write deep copies and CRDs from pkg/model
 
 .PHONY: verify
 verify: generate ## check that modules are tidy, Go is formatted and what is generated is committed
-	@for module in $(MODULES); do echo "go mod tidy: $$module"; go -C "$$module" mod tidy -diff; done
+	@untidy=; for module in $(MODULES); do go -C "$$module" mod tidy -diff || untidy+=" $$module"; done; \
+		if [ -n "$$untidy" ]; then echo "go mod tidy would change:$$untidy"; exit 1; fi
 	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
 	@git diff --exit-code -- deploy '**/zz_generated*.go'
