@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -43,21 +45,19 @@ type feed struct {
 	missed  func(context.Context)
 	publish func(context.Context, event.Event)
 	log     *slog.Logger
+	said    string // the trouble that was logged last
 }
 
 // run follows the resource until ctx ends, whatever happens to the API server.
 func (f *feed) run(ctx context.Context) {
-	pause, said := firstPause, ""
+	pause := firstPause
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if text := err.Error(); text != said {
-			f.log.WarnContext(ctx, "watch interrupted: listing again", "resource", f.resource, "err", text)
-			said = text
-		}
+		f.complain(ctx, "watch interrupted: listing again", err)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
@@ -79,7 +79,7 @@ func (f *feed) follow(ctx context.Context) error {
 	} else if f.missed != nil {
 		f.missed(ctx)
 	}
-	w, err := toolswatch.NewRetryWatcherWithContext(ctx, version, f.objects)
+	w, err := toolswatch.NewRetryWatcherWithContext(ctx, version, f)
 	if err != nil {
 		return err
 	}
@@ -93,6 +93,41 @@ func (f *feed) follow(ctx context.Context) error {
 		}
 	}
 	return errors.New("the watch ended")
+}
+
+// WatchWithContext begins a watch for the RetryWatcher of follow, which goes on where
+// the last one ended. It tries again at once or in a second after whatever looks like
+// the end of a watch, and logs the rest each time; we log a trouble once.
+func (f *feed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	w, err := f.objects.WatchWithContext(ctx, opts)
+	switch {
+	case err == nil:
+		f.said = ""
+		return w, nil
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return nil, err // ends the watch: the list will say the same
+	case apierrors.IsGone(err), apierrors.IsResourceExpired(err):
+		return lost(err), nil
+	case ctx.Err() == nil:
+		f.complain(ctx, "cannot watch yet", err)
+	}
+	return nil, io.EOF
+}
+
+// lost is a watch that says only that its position is gone.
+func lost(err error) watch.Interface {
+	w := watch.NewFakeWithChanSize(1, false)
+	status := &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired, Message: err.Error()}
+	w.Error(status)
+	return w
+}
+
+// complain logs a trouble unless it was logged already.
+func (f *feed) complain(ctx context.Context, what string, err error) {
+	if text := what + err.Error(); text != f.said {
+		f.log.WarnContext(ctx, what, "resource", f.resource, "err", err)
+		f.said = text
+	}
 }
 
 // list tells what exists and returns the version to watch from.

@@ -6,13 +6,16 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -22,8 +25,14 @@ import (
 // fakeAPI answers lists and watches as it is told to.
 type fakeAPI struct {
 	lists   chan page
-	watches chan *watch.FakeWatcher
+	watches chan watching
 	asked   chan metav1.ListOptions // of every list and watch
+}
+
+// watching is the answer to a watch.
+type watching struct {
+	*watch.FakeWatcher
+	err error
 }
 
 type page struct {
@@ -34,7 +43,7 @@ type page struct {
 }
 
 func newFakeAPI() *fakeAPI {
-	return &fakeAPI{lists: make(chan page, 8), watches: make(chan *watch.FakeWatcher, 8), asked: make(chan metav1.ListOptions, 64)}
+	return &fakeAPI{lists: make(chan page, 8), watches: make(chan watching, 8), asked: make(chan metav1.ListOptions, 64)}
 }
 
 func (a *fakeAPI) listWatch() *cache.ListWatch {
@@ -55,7 +64,7 @@ func (a *fakeAPI) listWatch() *cache.ListWatch {
 			a.asked <- opts
 			select {
 			case w := <-a.watches:
-				return w, nil
+				return w, w.err
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -108,7 +117,7 @@ func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
 	w := watch.NewFake()
 	a.lists <- page{items: []unstructured.Unstructured{*certificate("a", nil), *certificate("b", ready)}, next: "more"}
 	a.lists <- page{items: []unstructured.Unstructured{*certificate("c", nil)}, version: "42"}
-	a.watches <- w
+	a.watches <- watching{FakeWatcher: w}
 	start(t, newFeed(a, r))
 	if first, second := a.next(t), a.next(t); first.Limit != pageSize || first.Continue != "" || second.Continue != "more" {
 		t.Errorf("lists were asked for with %+v and %+v", first, second)
@@ -134,7 +143,7 @@ func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
 	gone, w := watch.NewFake(), watch.NewFake()
 	a.lists <- page{err: errors.New("connection refused")}
 	a.lists <- page{version: "42"}
-	a.watches <- gone
+	a.watches <- watching{FakeWatcher: gone}
 	f := newFeed(a, r)
 	listed, missed := make(chan struct{}, 9), make(chan struct{}, 9)
 	f.listed = func(context.Context) { listed <- struct{}{} }
@@ -143,7 +152,7 @@ func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
 	<-listed
 	go gone.Error(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired})
 	a.lists <- page{version: "50", items: []unstructured.Unstructured{*certificate("late", nil)}}
-	a.watches <- w
+	a.watches <- watching{FakeWatcher: w}
 	<-missed
 	for _, want := range []string{"", "", "42", "", "50"} {
 		if opts := a.next(t); opts.ResourceVersion != want {
@@ -155,6 +164,34 @@ func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
 	}
 	if len(listed) > 0 || len(missed) > 0 {
 		t.Error("the first list or the gap was told twice")
+	}
+}
+
+func TestFeedSurvivesWatchesThatDoNotBegin(t *testing.T) {
+	a, r := newFakeAPI(), &recorder{}
+	a.lists <- page{version: "42"}
+	a.watches <- watching{err: errors.New("connection refused")}
+	a.watches <- watching{err: apierrors.NewResourceExpired("too old")}
+	a.lists <- page{version: "50"}
+	a.watches <- watching{err: apierrors.NewForbidden(schema.GroupResource{Resource: "x"}, "", errors.New("no"))}
+	w := watch.NewFake()
+	a.lists <- page{version: "60"}
+	a.watches <- watching{FakeWatcher: w}
+	var log strings.Builder
+	f := newFeed(a, r)
+	f.log = slog.New(slog.NewTextHandler(&log, nil))
+	start(t, f)
+	for _, want := range []string{"", "42", "42", "", "50", "", "60"} {
+		if opts := a.next(t); opts.ResourceVersion != want {
+			t.Errorf("asked from version %q, want %q", opts.ResourceVersion, want)
+		}
+	}
+	w.Add(certificate("a", nil)) // returns when the feed has it
+	eventually(t, "one event", func() bool { return len(r.subjects()) == 1 })
+	for _, says := range []string{"connection refused", "too old", "forbidden"} {
+		if n := strings.Count(log.String(), says); n != 1 {
+			t.Errorf("%q is logged %d times, want once:\n%s", says, n, log.String())
+		}
 	}
 }
 
