@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -138,8 +139,8 @@ func (c *conf) lookup(section, name string) (string, bool) {
 
 // find looks a name up in sections, the last one first, and then in [default].
 func (c *conf) find(sections []string, name string) (string, bool) {
-	for i := len(sections) - 1; i >= 0; i-- {
-		if value, ok := c.lookup(sections[i], name); ok {
+	for _, section := range slices.Backward(sections) {
+		if value, ok := c.lookup(section, name); ok {
 			return value, true
 		}
 	}

@@ -19,11 +19,11 @@ const maxFileBytes = 4 << 20
 
 // readFile reads a file of at most limit bytes. A path may be a file: URI.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(strings.TrimPrefix(path, "file:")) //nolint:gosec // the user named it
+	f, err := os.Open(strings.TrimPrefix(path, "file:"))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	content, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func fromFile(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return firstLine(bufio.NewReader(f))
 }
 
@@ -86,13 +86,14 @@ func firstLine(r *bufio.Reader) (string, error) {
 	var line []byte
 	for len(line) <= maxSecret {
 		c, err := r.ReadByte()
+		end := errors.Is(err, io.EOF)
 		switch {
-		case err != nil && !errors.Is(err, io.EOF):
-			return "", err
-		case err != nil && len(line) == 0:
+		case end && len(line) == 0:
 			return "", errors.New("there is nothing to read")
-		case err != nil || c == '\n':
+		case end || err == nil && c == '\n':
 			return string(line), nil
+		case err != nil:
+			return "", err
 		}
 		line = append(line, c)
 	}
@@ -102,10 +103,10 @@ func firstLine(r *bufio.Reader) (string, error) {
 // ask asks for a pass phrase on the terminal.
 func (p *passwords) ask(what string) ([]byte, error) {
 	f, ok := p.input.(*os.File)
-	if p.batch || !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor fits
+	if p.batch || !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, fmt.Errorf("%s is encrypted, and no option gives its pass phrase", what)
 	}
-	fmt.Fprintf(p.prompt, "Enter pass phrase for %s:", what)
-	defer fmt.Fprintln(p.prompt)
-	return term.ReadPassword(int(f.Fd())) //nolint:gosec // a file descriptor fits
+	_, _ = fmt.Fprintf(p.prompt, "Enter pass phrase for %s:", what)
+	defer func() { _, _ = fmt.Fprintln(p.prompt) }()
+	return term.ReadPassword(int(f.Fd()))
 }

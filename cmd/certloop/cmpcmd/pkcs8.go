@@ -5,7 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/pbkdf2"
-	_ "crypto/sha1" // HMAC-SHA1 is the default PRF of PBKDF2
+	_ "crypto/sha1" //nolint:gosec // HMAC-SHA1 is the default PRF of PBKDF2
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"encoding/asn1"
