@@ -81,6 +81,25 @@ func Drift(secret *corev1.Secret, rec *Record) (string, error) {
 	return strings.Join(wrong, ", "), nil
 }
 
+// Outdated tells whether an output is an earlier projection of the record that nobody has
+// touched: it is behind, not changed.
+func Outdated(secret *corev1.Secret, rec *Record) bool {
+	if secret == nil {
+		return false
+	}
+	revision, err := strconv.ParseInt(secret.Annotations[model.RevisionAnnotation], 10, 64)
+	if err != nil || revision >= rec.Current.Revision {
+		return false
+	}
+	ours := map[string][]byte{}
+	for _, k := range []string{corev1.TLSPrivateKeyKey, corev1.TLSCertKey, caKey} {
+		if v, ok := secret.Data[k]; ok {
+			ours[k] = v
+		}
+	}
+	return secret.Annotations[model.FingerprintAnnotation] == contentDigest(ours)
+}
+
 // Project makes the output hold what the record holds: key, certificate and chain in
 // one replace, guarded by the resourceVersion that was read, so that no reader ever sees a key
 // without its certificate. It tells whether it wrote. Foreign labels and data keys

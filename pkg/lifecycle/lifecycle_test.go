@@ -379,6 +379,24 @@ func TestSweepFindsDrift(t *testing.T) {
 	r.wantTold(model.CertificateRestored, 1)
 }
 
+// A new certificate that its obtainer did not live to deliver is delivered; that the
+// output still holds the former one is nobody's doing.
+func TestUndelivered(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	in := model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual})
+	if !r.crash(in, "promote", 1) {
+		t.Fatal("no promotion")
+	}
+	r.send(r.ref(model.RefUpdate, "web-tls"))
+	r.wantReady("web", true)
+	r.wantTold(model.SecretModified, 0)
+	if st := r.status("web"); st.Revision != 2 {
+		t.Errorf("got revision %d, want 2", st.Revision)
+	}
+}
+
 // Foreign labels and data keys are left alone; a Secret of something else is not touched.
 func TestForeignOutput(t *testing.T) {
 	r := newRig(t, nil)

@@ -69,7 +69,18 @@ func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event
 	if err != nil || cause == "" {
 		return nil, err
 	}
+	if ledger.Outdated(secret, rec) {
+		return []event.Event{model.Follow(in, undelivered(c, rec))}, nil
+	}
 	return []event.Event{model.Follow(in, driftFact(c, secret, rec, cause, in))}, nil
+}
+
+// undelivered asks for the delivery of a certificate whose output still holds the former
+// one: whoever obtained it is about to deliver it, or died.
+func undelivered(c *model.CMPCertificate, rec *ledger.Record) event.Event {
+	e := model.NewEvent(model.EnrollmentRequested, types.NamespacedName{Namespace: c.Namespace, Name: c.Name}, model.Work{Reason: model.WorkRetry})
+	e.SetID(model.DerivedID(model.EnrollmentRequested, string(c.UID), "undelivered", fmt.Sprint(rec.Current.Revision)))
+	return e
 }
 
 func driftFact(c *model.CMPCertificate, secret *corev1.Secret, rec *ledger.Record, cause string, in event.Event) event.Event {
