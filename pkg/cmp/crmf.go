@@ -150,25 +150,25 @@ func (b CertReqMessages) append(w *writer) {
 func (p *parser) certReqMessages() Body {
 	list := p.sequenceAt(sectionCertReq, "certReqMessages")
 	list.check(len(list.in) > 0, "certReqMessages")
-	b := CertReqMessages{}
+	b := p.fault.room.requests()
 	for list.more() {
-		b = append(b, list.certReqMsg())
+		b = append(b, CertReqMsg{})
+		list.certReqMsg(&b[len(b)-1])
 		list.check(len(b) <= MaxEntries, "certReqMessages")
 	}
 	return b
 }
 
-func (p *parser) certReqMsg() CertReqMsg {
+func (p *parser) certReqMsg(r *CertReqMsg) {
 	q := p.sequence("certReqMsg")
-	r := CertReqMsg{CertReq: q.certRequest()}
+	q.certRequest(&r.CertReq)
 	if q.more() && !q.peek(tag.SEQUENCE) {
-		r.POPO = q.popo()
+		q.popo(&r.POPO)
 	}
 	if q.more() {
 		r.RegInfo = q.attributes("regInfo")
 	}
 	q.end("certReqMsg")
-	return r
 }
 
 func (w *writer) certReqMsg(r *CertReqMsg) {
@@ -181,17 +181,14 @@ func (w *writer) certReqMsg(r *CertReqMsg) {
 	w.close(m)
 }
 
-func (p *parser) certRequest() CertRequest {
-	raw := p.tagged(tag.SEQUENCE, "certReq")
-	outer := p.child(raw)
-	q := outer.sequence("certReq")
-	r := CertRequest{CertReqID: q.integer("certReq.certReqId"), received: raw}
-	r.CertTemplate = q.certTemplate("certReq.certTemplate")
+func (p *parser) certRequest(r *CertRequest) {
+	q, raw := p.open(tag.SEQUENCE, "certReq")
+	r.CertReqID, r.received = q.integer("certReq.certReqId"), raw
+	q.certTemplate(&r.CertTemplate, "certReq.certTemplate")
 	if q.more() {
 		r.Controls = q.attributes("certReq.controls")
 	}
 	q.end("certReq")
-	return r
 }
 
 func (w *writer) certRequest(r *CertRequest) {
@@ -282,23 +279,24 @@ func (b *CertRepMessage) append(w *writer) {
 
 func (p *parser) certRepMessage() Body {
 	q := p.sequenceAt(sectionCertRep, "certRepMessage")
-	b := new(CertRepMessage)
+	b := p.fault.room.response()
 	if e, ok := q.optional(explicit(1), "caPubs"); ok {
 		b.CAPubs = e.certificates("caPubs")
 		e.end("caPubs")
 	}
 	list := q.sequence("response")
 	for list.more() {
-		b.Response = append(b.Response, list.certResponse())
+		b.Response = append(b.Response, CertResponse{})
+		list.certResponse(&b.Response[len(b.Response)-1])
 		list.check(len(b.Response) <= MaxEntries, "response")
 	}
 	q.end("certRepMessage")
 	return b
 }
 
-func (p *parser) certResponse() CertResponse {
+func (p *parser) certResponse(r *CertResponse) {
 	q := p.sequence("response")
-	r := CertResponse{CertReqID: q.integer("response.certReqId"), Status: q.statusInfo("response.status")}
+	r.CertReqID, r.Status = q.integer("response.certReqId"), q.statusInfo("response.status")
 	if q.peek(tag.SEQUENCE) {
 		r.Certified = q.certifiedKeyPair()
 	}
@@ -306,7 +304,6 @@ func (p *parser) certResponse() CertResponse {
 		r.RspInfo = q.octets("response.rspInfo", MaxMessageBytes)
 	}
 	q.end("response")
-	return r
 }
 
 func (w *writer) certResponse(r *CertResponse) {

@@ -15,8 +15,12 @@ func explicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific().Constructed
 // implicit is the context-specific primitive tag [n].
 func implicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific() }
 
-// fault is the first thing found wrong with an input.
-type fault struct{ field, section string }
+// fault is the first thing found wrong with an input. All parsers of the input share it.
+type fault struct {
+	field, section string
+	path           string // of the enclosing field, for fields that begin with a dot
+	room           *room  // for what is found; nil: there is none
+}
 
 func (f *fault) error() error {
 	if f.field == "" {
@@ -25,25 +29,24 @@ func (f *fault) error() error {
 	return &SyntaxError{Field: f.field, Section: f.section}
 }
 
-// parser reads strict DER from front to back. After the first fault, which it
-// shares with the parsers of enclosed elements, it reads nothing more.
+// parser reads strict DER from front to back. After the first fault it reads
+// nothing more.
 type parser struct {
 	in      []byte
 	section string
-	path    string // of the enclosing field
 	fault   *fault
 }
 
 func (p *parser) ok() bool { return p.fault.field == "" }
 
-func (p *parser) more() bool { return p.ok() && len(p.in) > 0 }
+func (p *parser) more() bool { return len(p.in) > 0 && p.ok() }
 
-// fail notes a fault in a field. One that begins with a dot lies in p.path;
-// paths are only put together here, since few messages are wrong.
+// fail notes a fault in a field. Paths are only put together here, since few
+// messages are wrong.
 func (p *parser) fail(field string) {
 	if p.ok() {
 		if field[0] == '.' {
-			field = p.path + field
+			field = p.fault.path + field
 		}
 		p.fault.field, p.fault.section = field, p.section
 	}
@@ -57,11 +60,15 @@ func (p *parser) check(valid bool, field string) {
 }
 
 // end complains about anything left over.
-func (p *parser) end(field string) { p.check(len(p.in) == 0, field) }
+func (p *parser) end(field string) {
+	if len(p.in) != 0 {
+		p.fail(field)
+	}
+}
 
 // child is a parser of p's enclosed element.
 func (p *parser) child(content []byte) parser {
-	return parser{in: content, section: p.section, path: p.path, fault: p.fault}
+	return parser{in: content, section: p.section, fault: p.fault}
 }
 
 // split takes the first element off b: low tag numbers only, and a definite
@@ -92,14 +99,33 @@ func split(b []byte) (content, element []byte, ok bool) {
 	return b[header:end:end], b[:end:end], true
 }
 
+// next finds an element with the tag given at a place in b, if it is short: where
+// its content begins, and where it ends. The end is 0 if it is anything else.
+func next(b []byte, at int, t tag.Tag) (content, end int) {
+	if at+2 > len(b) || b[at] != byte(t) || b[at+1] >= 0x80 {
+		return 0, 0
+	}
+	content = at + 2
+	end = content + int(b[at+1])
+	if end > len(b) {
+		return 0, 0
+	}
+	return content, end
+}
+
 // peek tells whether the next element has a tag.
 func (p *parser) peek(t tag.Tag) bool { return len(p.in) > 0 && p.in[0] == byte(t) }
 
-// read takes off one element with the tag given.
+// read takes off one element with the tag given. Most are short, so that they
+// are read here; split reads the others.
 func (p *parser) read(t tag.Tag, field string) (content, element []byte) {
-	if p.ok() && p.peek(t) {
-		if content, element, ok := split(p.in); ok {
-			p.in = p.in[len(element):]
+	if in := p.in; len(in) >= 2 && in[0] == byte(t) {
+		if n := int(in[1]) + 2; n < 0x82 && n <= len(in) {
+			p.in = in[n:]
+			return in[2:n:n], in[:n:n]
+		}
+		if content, element, ok := split(in); ok {
+			p.in = in[len(element):]
 			return content, element
 		}
 	}
@@ -124,10 +150,16 @@ func (p *parser) sequenceAt(section, field string) parser {
 
 // optional enters an element if it is there.
 func (p *parser) optional(t tag.Tag, field string) (parser, bool) {
-	if !p.ok() || !p.peek(t) {
+	if !p.peek(t) {
 		return parser{fault: p.fault}, false
 	}
 	return p.enter(t, field), true
+}
+
+// open enters one element and gives it as a whole, too.
+func (p *parser) open(t tag.Tag, field string) (inner parser, element []byte) {
+	content, element := p.read(t, field)
+	return p.child(content), element
 }
 
 // element reads one element of any tag, header included. It does not look inside.
@@ -212,7 +244,7 @@ func (p *parser) boolean(field string) bool {
 
 func (p *parser) oid(field string) asn1.ObjectIdentifier {
 	raw := p.tagged(tag.OBJECT_IDENTIFIER, field)
-	if known, ok := knownOIDs[string(raw)]; ok {
+	if known := knownOIDs.find(raw); known != nil {
 		return known
 	}
 	var oid asn1.ObjectIdentifier
@@ -269,11 +301,22 @@ func (p *parser) timeFrom(year int, rest []byte, field string) time.Time {
 		v[i], rest = digits(rest, 2)
 	}
 	fraction, rest := fraction(rest)
-	t := time.Date(year, time.Month(v[0]), v[1], v[2], v[3], v[4], fraction, time.UTC)
-	month, day := t.Month(), t.Day()
-	valid := year >= 0 && int(month) == v[0] && day == v[1] && t.Hour() == v[2] && t.Minute() == v[3] && t.Second() == v[4]
-	p.check(valid && fraction >= 0 && string(rest) == "Z", field)
-	return t
+	month, day, hour, minute, second := v[0], v[1], v[2], v[3], v[4]
+	valid := year >= 0 && month >= 1 && month <= 12 && day >= 1 && day <= daysIn(month, year) &&
+		hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 60
+	if !valid || fraction < 0 || len(rest) != 1 || rest[0] != 'Z' {
+		p.fail(field)
+		return time.Time{}
+	}
+	return time.Date(year, time.Month(month), day, hour, minute, second, fraction, time.UTC)
+}
+
+// daysIn is the number of days in a month of a year.
+func daysIn(month, year int) int {
+	if month == 2 && year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+		return 29
+	}
+	return int("\x1f\x1c\x1f\x1e\x1f\x1e\x1f\x1f\x1e\x1f\x1e\x1f"[month-1])
 }
 
 // fraction reads a fraction of a second, to the nanosecond, without trailing
@@ -313,139 +356,3 @@ func (p *parser) time(field string) time.Time {
 
 // inUTCTime tells whether RFC 5280 wants t as a UTCTime.
 func inUTCTime(t time.Time) bool { return t.Year() >= 1950 && t.Year() < 2050 }
-
-// writer appends DER to a buffer. Lengths are patched in when an element is
-// closed, so that nothing is measured twice.
-type writer struct{ b []byte }
-
-// open begins an element and returns the mark that close wants.
-func (w *writer) open(t tag.Tag) int {
-	w.b = append(w.b, byte(t), 0)
-	return len(w.b)
-}
-
-func (w *writer) close(mark int) {
-	n := len(w.b) - mark
-	if n < 0x80 {
-		w.b[mark-1] = byte(n)
-		return
-	}
-	var length [5]byte
-	i := len(length)
-	for v := n; v > 0; v >>= 8 {
-		i--
-		length[i] = byte(v)
-	}
-	extra := len(length) - i
-	w.b[mark-1] = 0x80 | byte(extra)
-	w.b = append(w.b, length[i:]...)
-	copy(w.b[mark+extra:], w.b[mark:mark+n])
-	copy(w.b[mark:], length[i:])
-}
-
-func (w *writer) raw(der []byte) { w.b = append(w.b, der...) }
-
-func (w *writer) primitive(t tag.Tag, content []byte) {
-	m := w.open(t)
-	w.raw(content)
-	w.close(m)
-}
-
-func (w *writer) octets(content []byte) { w.primitive(tag.OCTET_STRING, content) }
-
-func (w *writer) null() { w.b = append(w.b, byte(tag.NULL), 0) }
-
-func (w *writer) bits(t tag.Tag, octets []byte) {
-	m := w.open(t)
-	w.b = append(w.b, 0)
-	w.raw(octets)
-	w.close(m)
-}
-
-func (w *writer) integer(n int64) {
-	size := 1
-	for v := n; v > 0x7f || v < -0x80; v >>= 8 {
-		size++
-	}
-	m := w.open(tag.INTEGER)
-	for size--; size >= 0; size-- {
-		w.b = append(w.b, byte(n>>(8*size)))
-	}
-	w.close(m)
-}
-
-func (w *writer) bigInteger(t tag.Tag, n *big.Int) {
-	m := w.open(t)
-	switch {
-	case n.Sign() >= 0:
-		if n.BitLen()%8 == 0 {
-			w.b = append(w.b, 0)
-		}
-		w.b = append(w.b, n.Bytes()...)
-	default:
-		size := new(big.Int).Not(n).BitLen()/8 + 1
-		two := new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(size)*8))
-		w.b = append(w.b, two.FillBytes(make([]byte, size))...)
-	}
-	w.close(m)
-}
-
-func (w *writer) boolean(v bool) {
-	b := byte(0)
-	if v {
-		b = 0xff
-	}
-	w.b = append(w.b, byte(tag.BOOLEAN), 1, b)
-}
-
-func (w *writer) oid(oid asn1.ObjectIdentifier) {
-	m := w.open(tag.OBJECT_IDENTIFIER)
-	if len(oid) >= 2 {
-		w.base128(oid[0]*40 + oid[1])
-		for _, arc := range oid[2:] {
-			w.base128(arc)
-		}
-	}
-	w.close(m)
-}
-
-func (w *writer) base128(n int) {
-	shift := 0
-	for v := n >> 7; v > 0; v >>= 7 {
-		shift += 7
-	}
-	for ; shift > 0; shift -= 7 {
-		w.b = append(w.b, byte(n>>shift)&0x7f|0x80)
-	}
-	w.b = append(w.b, byte(n)&0x7f)
-}
-
-func (w *writer) utf8Strings(texts []string) {
-	m := w.open(tag.SEQUENCE)
-	for _, s := range texts {
-		e := w.open(tag.UTF8String)
-		w.b = append(w.b, s...)
-		w.close(e)
-	}
-	w.close(m)
-}
-
-func (w *writer) generalizedTime(t time.Time) {
-	m := w.open(tag.GeneralizedTime)
-	w.b = t.UTC().AppendFormat(w.b, fractionalTime)
-	w.close(m)
-}
-
-// time writes UTCTime through 2049 and GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5).
-func (w *writer) time(t time.Time) {
-	t = t.UTC()
-	if !inUTCTime(t) {
-		m := w.open(tag.GeneralizedTime)
-		w.b = t.AppendFormat(w.b, generalizedTime)
-		w.close(m)
-		return
-	}
-	m := w.open(tag.UTCTime)
-	w.b = t.AppendFormat(w.b, utcTime)
-	w.close(m)
-}

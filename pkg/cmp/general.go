@@ -208,7 +208,8 @@ func (b GenMsg) RequestTemplate() (*RequestTemplate, error) {
 	}
 	q := p.sequence("certReqTemplate")
 	p.end("certReqTemplate")
-	out := &RequestTemplate{Template: q.certTemplate("certReqTemplate.certTemplate")}
+	out := new(RequestTemplate)
+	q.certTemplate(&out.Template, "certReqTemplate.certTemplate")
 	q.section = sectionCertReqTempl
 	q.check(out.Template.PublicKeyInfo == nil, "certReqTemplate.certTemplate.publicKey")
 	if q.more() {

@@ -122,6 +122,16 @@ func (w *writer) header(h *Header) {
 
 // taggedOctets reads an optional [n] EXPLICIT OCTET STRING.
 func (p *parser) taggedOctets(n uint8, field string) []byte {
+	if !p.peek(explicit(n)) {
+		return nil
+	}
+	// nearly always both lengths have one octet: one look is enough then
+	if in := p.in; len(in) >= 4 && in[1] < 0x80 && in[2] == byte(tag.OCTET_STRING) && in[3]+2 == in[1] {
+		if end := int(in[1]) + 2; end <= len(in) {
+			p.in = in[end:]
+			return in[4:end:end]
+		}
+	}
 	q, ok := p.optional(explicit(n), field)
 	if !ok {
 		return nil
@@ -141,8 +151,33 @@ func (w *writer) taggedOctets(n uint8, b []byte) {
 }
 
 func (p *parser) algorithm(field string) AlgorithmIdentifier {
+	if a, ok := p.knownAlgorithm(); ok {
+		return a
+	}
 	q := p.sequence(field)
 	return q.algorithmFields(field)
+}
+
+// knownAlgorithm reads an AlgorithmIdentifier of an OID that is in the table
+// with short or no parameters; it reads nothing if this is not one.
+func (p *parser) knownAlgorithm() (a AlgorithmIdentifier, ok bool) {
+	start, end := next(p.in, 0, tag.SEQUENCE)
+	_, oidEnd := next(p.in[:end], start, tag.OBJECT_IDENTIFIER)
+	if oidEnd == 0 {
+		return a, false
+	}
+	if a.Algorithm = knownOIDs.find(p.in[start:oidEnd]); a.Algorithm == nil {
+		return a, false
+	}
+	if oidEnd < end {
+		_, element, ok := split(p.in[oidEnd:end])
+		if !ok || oidEnd+len(element) != end {
+			return a, false
+		}
+		a.Parameters = element
+	}
+	p.in = p.in[end:]
+	return a, true
 }
 
 func (p *parser) algorithmFields(field string) AlgorithmIdentifier {
@@ -169,7 +204,7 @@ func (w *writer) algorithmFields(a AlgorithmIdentifier) {
 // infos reads SEQUENCE OF InfoTypeAndValue with at least least elements.
 func (p *parser) infos(field string, least int) []InfoTypeAndValue {
 	list := p.sequence(field)
-	out := []InfoTypeAndValue{}
+	out := p.fault.room.infoList()
 	for list.more() {
 		q := list.sequence(field)
 		itv := InfoTypeAndValue{Type: q.oid(field)}

@@ -34,9 +34,8 @@ func parseMessage(der []byte, depth int) (*Message, error) {
 	if len(der) > MaxMessageBytes {
 		return nil, &SyntaxError{Field: "PKIMessage (too long)", Section: sectionMessage}
 	}
-	var f fault
-	p := parser{in: der, section: sectionMessage, fault: &f}
-	m := new(Message)
+	m, f := newRoom(der)
+	p := parser{in: der, section: sectionMessage, fault: f}
 	m.parse(&p, depth)
 	p.end("PKIMessage")
 	if err := f.error(); err != nil {
@@ -67,7 +66,7 @@ func (m *Message) parse(p *parser, depth int) {
 func (p *parser) certificates(field string) [][]byte {
 	list := p.sequence(field)
 	list.check(len(list.in) > 0, field)
-	var certs [][]byte
+	certs := p.fault.room.certificateList()
 	for list.more() {
 		certs = append(certs, list.tagged(tag.SEQUENCE, field))
 		list.check(len(certs) <= MaxExtraCerts, field)

@@ -36,9 +36,11 @@ func (n Name) Empty() bool { return len(n) <= 2 }
 
 // name reads a Name and checks its structure.
 func (p *parser) name(field string) Name {
-	raw := p.tagged(tag.SEQUENCE, field)
-	outer := p.child(raw)
-	rdns := outer.sequenceAt(sectionName, field)
+	rdns, raw := p.open(tag.SEQUENCE, field)
+	if plainName(rdns.in) {
+		return Name(raw)
+	}
+	rdns.section = sectionName
 	for n := 0; rdns.more(); n++ {
 		rdns.check(n < MaxNameRDNs, field)
 		rdn := rdns.enter(tag.SET, field)
@@ -51,6 +53,25 @@ func (p *parser) name(field string) Name {
 		}
 	}
 	return Name(raw)
+}
+
+// plainName tells at a glance that the content of a Name is as it should be:
+// few RDNs of one attribute each, none of them long.
+func plainName(b []byte) bool {
+	at := 0
+	for range MaxNameRDNs {
+		if at == len(b) {
+			return true
+		}
+		set, setEnd := next(b, at, tag.SET)
+		ava, avaEnd := next(b[:setEnd], set, tag.SEQUENCE)
+		_, typeEnd := next(b[:avaEnd], ava, tag.OBJECT_IDENTIFIER)
+		if typeEnd == 0 || avaEnd != setEnd || avaEnd-typeEnd < 2 || b[typeEnd]&0x1f == 0x1f || b[typeEnd+1] >= 0x80 || typeEnd+2+int(b[typeEnd+1]) != avaEnd {
+			return false
+		}
+		at = setEnd
+	}
+	return at == len(b)
 }
 
 // GeneralName is the DER of a GeneralName, tag included (RFC 5280 §4.2.1.6).
@@ -81,9 +102,7 @@ func (g GeneralName) Name() (Name, bool) {
 // generalName reads a GeneralName; the content of kinds other than directoryName is not looked at.
 func (p *parser) generalName(field string) GeneralName {
 	if len(p.in) > 0 && tag.Tag(p.in[0]) == explicit(4) {
-		raw := p.tagged(explicit(4), field)
-		outer := p.child(raw)
-		q := outer.enter(explicit(4), field)
+		q, raw := p.open(explicit(4), field)
 		q.name(field)
 		q.end(field)
 		return GeneralName(raw)

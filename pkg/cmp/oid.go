@@ -89,12 +89,41 @@ var knownOIDs = internOIDs(
 	InfoRootCACert, InfoCertProfile, InfoCRLStatusList, InfoCRLs, InfoCurrentCRL,
 )
 
-func internOIDs(oids ...asn1.ObjectIdentifier) map[string]asn1.ObjectIdentifier {
-	known := make(map[string]asn1.ObjectIdentifier, len(oids))
+// oidTable finds object identifiers by their DER: a hash table, open and half empty.
+type oidTable [128]struct {
+	der string
+	oid asn1.ObjectIdentifier
+}
+
+func internOIDs(oids ...asn1.ObjectIdentifier) *oidTable {
+	t := new(oidTable)
 	for _, oid := range oids {
 		var w writer
 		w.oid(oid)
-		known[string(w.b)] = oid
+		i := oidHash(w.b)
+		for t[i].oid != nil {
+			i = (i + 1) % len(t)
+		}
+		t[i].der, t[i].oid = string(w.b), oid
 	}
-	return known
+	return t
+}
+
+// find is nil for an object identifier that is not in t.
+func (t *oidTable) find(der []byte) asn1.ObjectIdentifier {
+	if len(der) < 3 {
+		return nil
+	}
+	for i := oidHash(der); t[i].oid != nil; i = (i + 1) % len(t) {
+		if t[i].der == string(der) {
+			return t[i].oid
+		}
+	}
+	return nil
+}
+
+// oidHash goes by what differs among those we know: length and last arcs.
+func oidHash(der []byte) int {
+	n := len(der)
+	return (n*37 + int(der[n-1])*5 + int(der[n-2])*11) % len(oidTable{})
 }

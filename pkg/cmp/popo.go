@@ -36,25 +36,27 @@ type POPOSigningKey struct {
 	Signature []byte // octets of the BIT STRING
 }
 
-func (p *parser) popo() ProofOfPossession {
+func (p *parser) popo(out *ProofOfPossession) {
 	p.section = sectionPOPO
 	if q, ok := p.optional(implicit(0), "popo.raVerified"); ok {
 		q.end("popo.raVerified")
-		return ProofOfPossession{Type: POPRAVerified}
+		out.Type = POPRAVerified
+		return
 	}
 	if q, ok := p.optional(explicit(1), "popo.signature"); ok {
-		return ProofOfPossession{Type: POPSignature, Signature: q.popoSigningKey()}
+		out.Type = POPSignature
+		q.popoSigningKey(&out.Signature)
+		return
 	}
-	if other := p.taggedElement(2, "popo.keyEncipherment"); other != nil {
-		return ProofOfPossession{Type: POPKeyEncipherment, Other: other}
+	if out.Other = p.taggedElement(2, "popo.keyEncipherment"); out.Other != nil {
+		out.Type = POPKeyEncipherment
+		return
 	}
-	other := p.taggedElement(3, "popo.keyAgreement")
-	p.check(other != nil, "popo")
-	return ProofOfPossession{Type: POPKeyAgreement, Other: other}
+	out.Type, out.Other = POPKeyAgreement, p.taggedElement(3, "popo.keyAgreement")
+	p.check(out.Other != nil, "popo")
 }
 
-func (p *parser) popoSigningKey() POPOSigningKey {
-	var k POPOSigningKey
+func (p *parser) popoSigningKey(k *POPOSigningKey) {
 	if q, ok := p.optional(explicit(0), "popo.signature.poposkInput"); ok {
 		var w writer
 		w.primitive(tag.SEQUENCE, q.in)
@@ -63,7 +65,6 @@ func (p *parser) popoSigningKey() POPOSigningKey {
 	k.Algorithm = p.algorithm("popo.signature.algorithmIdentifier")
 	k.Signature = p.bits("popo.signature.signature")
 	p.end("popo.signature")
-	return k
 }
 
 func (w *writer) popo(pop *ProofOfPossession) {

@@ -47,7 +47,8 @@ func (p *parser) revReq() Body {
 	b := RevReq{}
 	for list.more() {
 		q := list.sequence("rr")
-		d := RevDetails{CertDetails: q.certTemplate("rr.certDetails")}
+		var d RevDetails
+		q.certTemplate(&d.CertDetails, "rr.certDetails")
 		if e, ok := q.optional(tag.SEQUENCE, "rr.crlEntryDetails"); ok {
 			d.CRLEntryDetails = e.extensionFields("rr.crlEntryDetails")
 		}

@@ -155,7 +155,7 @@ const sectionStatus = "RFC 9810 §5.2.3"
 
 func (p *parser) statusInfo(field string) StatusInfo {
 	q := p.sequence(field)
-	q.section, q.path = sectionStatus, field
+	q.section, q.fault.path = sectionStatus, field
 	s := StatusInfo{Status: Status(q.integer(".status"))}
 	if q.peek(tag.SEQUENCE) {
 		s.Text = q.utf8Strings(".statusString")

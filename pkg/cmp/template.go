@@ -79,17 +79,16 @@ func (t *CertTemplate) settle() error {
 	return nil
 }
 
-func (p *parser) certTemplate(field string) CertTemplate {
+func (p *parser) certTemplate(t *CertTemplate, field string) {
 	q := p.sequenceAt(sectionTemplate, field)
-	q.path = field
-	var t CertTemplate
-	q.templateSerial(&t)
+	q.fault.path = field
+	q.templateSerial(t)
 	if e, ok := q.optional(explicit(3), ".issuer"); ok {
 		t.Issuer = e.name(".issuer")
 		e.end(".issuer")
 	}
 	if e, ok := q.optional(explicit(4), ".validity"); ok {
-		e.validity(&t)
+		e.validity(t)
 	}
 	if e, ok := q.optional(explicit(5), ".subject"); ok {
 		t.Subject = e.name(".subject")
@@ -104,7 +103,6 @@ func (p *parser) certTemplate(field string) CertTemplate {
 		t.Extensions = e.extensionFields(".extensions")
 	}
 	q.end(field)
-	return t
 }
 
 func (p *parser) templateSerial(t *CertTemplate) {
@@ -145,7 +143,7 @@ func (p *parser) publicKeyInfo(field string) []byte {
 	p.algorithm(field)
 	p.enter(tag.BIT_STRING, field)
 	p.end(field)
-	w := writer{b: make([]byte, 0, len(content)+6)}
+	w := writer{b: p.fault.room.bytes(len(content) + 6)}
 	w.primitive(tag.SEQUENCE, content)
 	return w.b
 }
@@ -161,17 +159,17 @@ func (p *parser) implicitBits(n uint8, field string) []byte {
 // extensionFields reads the content of Extensions (RFC 5280 §4.2).
 func (p *parser) extensionFields(field string) []pkix.Extension {
 	p.check(len(p.in) > 0, field)
-	var out []pkix.Extension
+	out := p.fault.room.extensionList()
 	for p.more() {
 		q := p.sequence(field)
-		e := pkix.Extension{Id: q.oid(field)}
+		out = append(out, pkix.Extension{Id: q.oid(field)})
+		e := &out[len(out)-1]
 		if q.peek(tag.BOOLEAN) {
 			e.Critical = q.boolean(field)
 			q.check(e.Critical, field) // DER leaves the default out
 		}
 		e.Value = q.octets(field, MaxMessageBytes)
 		q.end(field)
-		out = append(out, e)
 		p.check(len(out) <= MaxEntries, field)
 	}
 	return out

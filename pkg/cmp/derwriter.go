@@ -1,0 +1,145 @@
+package cmp
+
+import (
+	"encoding/asn1"
+	"math/big"
+	"time"
+
+	tag "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// writer appends DER to a buffer. Lengths are patched in when an element is
+// closed, so that nothing is measured twice.
+type writer struct{ b []byte }
+
+// open begins an element and returns the mark that close wants.
+func (w *writer) open(t tag.Tag) int {
+	w.b = append(w.b, byte(t), 0)
+	return len(w.b)
+}
+
+func (w *writer) close(mark int) {
+	n := len(w.b) - mark
+	if n < 0x80 {
+		w.b[mark-1] = byte(n)
+		return
+	}
+	var length [5]byte
+	i := len(length)
+	for v := n; v > 0; v >>= 8 {
+		i--
+		length[i] = byte(v)
+	}
+	extra := len(length) - i
+	w.b[mark-1] = 0x80 | byte(extra)
+	w.b = append(w.b, length[i:]...)
+	copy(w.b[mark+extra:], w.b[mark:mark+n])
+	copy(w.b[mark:], length[i:])
+}
+
+func (w *writer) raw(der []byte) { w.b = append(w.b, der...) }
+
+func (w *writer) primitive(t tag.Tag, content []byte) {
+	m := w.open(t)
+	w.raw(content)
+	w.close(m)
+}
+
+func (w *writer) octets(content []byte) { w.primitive(tag.OCTET_STRING, content) }
+
+func (w *writer) null() { w.b = append(w.b, byte(tag.NULL), 0) }
+
+func (w *writer) bits(t tag.Tag, octets []byte) {
+	m := w.open(t)
+	w.b = append(w.b, 0)
+	w.raw(octets)
+	w.close(m)
+}
+
+func (w *writer) integer(n int64) {
+	size := 1
+	for v := n; v > 0x7f || v < -0x80; v >>= 8 {
+		size++
+	}
+	m := w.open(tag.INTEGER)
+	for size--; size >= 0; size-- {
+		w.b = append(w.b, byte(n>>(8*size)))
+	}
+	w.close(m)
+}
+
+func (w *writer) bigInteger(t tag.Tag, n *big.Int) {
+	m := w.open(t)
+	switch {
+	case n.Sign() >= 0:
+		if n.BitLen()%8 == 0 {
+			w.b = append(w.b, 0)
+		}
+		w.b = append(w.b, n.Bytes()...)
+	default:
+		size := new(big.Int).Not(n).BitLen()/8 + 1
+		two := new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(size)*8))
+		w.b = append(w.b, two.FillBytes(make([]byte, size))...)
+	}
+	w.close(m)
+}
+
+func (w *writer) boolean(v bool) {
+	b := byte(0)
+	if v {
+		b = 0xff
+	}
+	w.b = append(w.b, byte(tag.BOOLEAN), 1, b)
+}
+
+func (w *writer) oid(oid asn1.ObjectIdentifier) {
+	m := w.open(tag.OBJECT_IDENTIFIER)
+	if len(oid) >= 2 {
+		w.base128(oid[0]*40 + oid[1])
+		for _, arc := range oid[2:] {
+			w.base128(arc)
+		}
+	}
+	w.close(m)
+}
+
+func (w *writer) base128(n int) {
+	shift := 0
+	for v := n >> 7; v > 0; v >>= 7 {
+		shift += 7
+	}
+	for ; shift > 0; shift -= 7 {
+		w.b = append(w.b, byte(n>>shift)&0x7f|0x80)
+	}
+	w.b = append(w.b, byte(n)&0x7f)
+}
+
+func (w *writer) utf8Strings(texts []string) {
+	m := w.open(tag.SEQUENCE)
+	for _, s := range texts {
+		e := w.open(tag.UTF8String)
+		w.b = append(w.b, s...)
+		w.close(e)
+	}
+	w.close(m)
+}
+
+func (w *writer) generalizedTime(t time.Time) {
+	m := w.open(tag.GeneralizedTime)
+	w.b = t.UTC().AppendFormat(w.b, fractionalTime)
+	w.close(m)
+}
+
+// time writes UTCTime through 2049 and GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5).
+func (w *writer) time(t time.Time) {
+	t = t.UTC()
+	if !inUTCTime(t) {
+		m := w.open(tag.GeneralizedTime)
+		w.b = t.AppendFormat(w.b, generalizedTime)
+		w.close(m)
+		return
+	}
+	m := w.open(tag.UTCTime)
+	w.b = t.AppendFormat(w.b, utcTime)
+	w.close(m)
+}
