@@ -3,11 +3,9 @@ package rig
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,21 +151,4 @@ func PostStructured(tb testing.TB, url string, e event.Event) Answer {
 		tb.Fatal(err)
 	}
 	return Post(tb, url, http.Header{"Content-Type": {event.ApplicationCloudEventsJSON}}, string(text))
-}
-
-// ResidentBytes is the memory of a process that is in RAM, from /proc.
-func (p *Process) ResidentBytes(tb testing.TB) int64 {
-	tb.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	if err != nil {
-		Missing(tb, err.Error())
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	tb.Fatal("/proc does not tell VmRSS")
-	return 0
 }
