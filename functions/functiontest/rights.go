@@ -1,0 +1,52 @@
+package functiontest
+
+import (
+	"path/filepath"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/certloop/certloop/test/e2e/rig"
+)
+
+// restricted makes a kubeconfig for somebody who has some rights in the namespace, and none beside.
+func restricted(tb testing.TB, w *rig.World, rules []rbacv1.PolicyRule) string {
+	tb.Helper()
+	client, err := kubernetes.NewForConfig(w.Cluster.Config())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	user := name(tb) + "." + w.Namespace
+	meta := metav1.ObjectMeta{GenerateName: "function-"}
+	role, err := client.RbacV1().Roles(w.Namespace).Create(tb.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role.Name},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}
+	if _, err := client.RbacV1().RoleBindings(w.Namespace).Create(tb.Context(), binding, metav1.CreateOptions{}); err != nil {
+		tb.Fatal(err)
+	}
+	return impersonating(tb, w.Cluster.Kubeconfig(), user)
+}
+
+func impersonating(tb testing.TB, kubeconfig, user string) string {
+	tb.Helper()
+	cfg, err := clientcmd.LoadFromFile(kubeconfig)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, admin := range cfg.AuthInfos {
+		admin.Impersonate = user
+	}
+	path := filepath.Join(tb.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
