@@ -29,11 +29,15 @@ func (v *view) body(m *cmp.Message) {
 		v.confirmations(body)
 	case cmp.PollReq:
 		for _, id := range body {
-			v.line("certReqId", "%d", id)
+			v.under("certReqId %d", id)
 		}
 	case cmp.PollRep:
 		for _, e := range body {
-			v.line("certReqId", "%d, checkAfter %d s %q", e.CertReqID, e.CheckAfter, e.Reason)
+			u := v.under("certReqId %d", e.CertReqID)
+			u.line("checkAfter", "%d s", e.CheckAfter)
+			for _, text := range e.Reason {
+				u.line("reason", "%q", text)
+			}
 		}
 	default:
 		v.otherBody(m)

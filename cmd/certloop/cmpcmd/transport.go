@@ -56,18 +56,20 @@ func parseServer(text string) (server, error) {
 	a.path = rooted(rest[end:])
 	authority := rest[:end]
 	authority = authority[strings.LastIndexByte(authority, '@')+1:]
-	host, port, err := net.SplitHostPort(authority)
-	if err != nil { // no port
-		host = strings.TrimSuffix(strings.TrimPrefix(authority, "["), "]")
-	} else {
-		a.port = port
+	if strings.HasSuffix(authority, "]") || !strings.Contains(authority, ":") {
+		authority += ":" + a.port
 	}
-	a.host = host
-	if n, err := strconv.ParseUint(a.port, 10, 16); err != nil || n == 0 || host == "" || strings.ContainsAny(host, " \t[]") {
-		return server{}, errors.New("not [http[s]://]host[:port][/path]")
+	var err error
+	if a.host, a.port, err = net.SplitHostPort(authority); err != nil {
+		return server{}, errServer
+	}
+	if n, err := strconv.ParseUint(a.port, 10, 16); err != nil || n == 0 || a.host == "" || strings.ContainsAny(a.host, " \t[]") {
+		return server{}, errServer
 	}
 	return a, nil
 }
+
+var errServer = errors.New("not [http[s]://]host[:port][/path]")
 
 func rooted(path string) string {
 	if strings.HasPrefix(path, "/") {
