@@ -35,7 +35,17 @@ type World struct {
 // NewWorld makes a namespace for this test alone.
 func NewWorld(tb testing.TB) *World {
 	tb.Helper()
-	cluster := kubetest.Start(tb)
+	return worldOn(tb, kubetest.Start(tb))
+}
+
+// NewWorldOfItsOwn makes a namespace on an API server for this test alone, which it may stop.
+func NewWorldOfItsOwn(tb testing.TB) *World {
+	tb.Helper()
+	return worldOn(tb, kubetest.StartOwn(tb))
+}
+
+func worldOn(tb testing.TB, cluster *kubetest.Cluster) *World {
+	tb.Helper()
 	cluster.ApplyCRDs(tb, filepath.Join(Root(tb), "deploy", "knative", "crds")) // changes nothing when they are there
 	w := &World{Cluster: cluster, Namespace: cluster.Namespace(tb)}
 	cfg := cluster.Config()
