@@ -27,6 +27,11 @@ type Client struct {
 
 	Version HTTPVersion // of HTTP, tried first
 
+	// KeepAlive keeps connections for ten seconds after the last message of a
+	// transaction, for the next one. It saves a busy client a connection for each;
+	// but a CA that serves one connection at a time is blocked by that.
+	KeepAlive bool
+
 	once    sync.Once
 	own     [2]*http.Client // by HTTPVersion
 	settled atomic.Bool     // the other version has been found to work
@@ -57,7 +62,9 @@ func (c *Client) ask(ctx context.Context, cfg Config, req Request) (Body, error)
 
 // Run drives a transaction to the end, from wherever it is.
 func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
-	defer c.client(HTTP11).CloseIdleConnections()
+	if !c.KeepAlive {
+		defer c.client(HTTP11).CloseIdleConnections()
+	}
 	step := t.Step()
 	for !step.Done {
 		if err := sleep(ctx, step.Wait); err != nil {

@@ -52,7 +52,7 @@ var errURL = errors.New("not an http or https URL")
 
 // Exchange sends one message in an HTTP POST (RFC 9811 §3) and returns the CMP
 // message in the answer, whatever its HTTP status. The connection is closed
-// afterwards. The errors are of type [TransportError].
+// afterwards unless KeepAlive is set. The errors are of type [TransportError].
 //
 // The message is sent again, the very same bytes, where no connection came
 // about, so that the peer cannot have seen it, and once more where the first
@@ -77,7 +77,7 @@ func (c *Client) postIn(ctx context.Context, version HTTPVersion, message []byte
 	}
 	req.Header.Set("Content-Type", mediaType)
 	req.Header.Set("User-Agent", "certloop") // fixed: says nothing about versions
-	req.Close = last
+	req.Close = last && !c.KeepAlive
 	resp, err := c.retrying(version).Do(req)
 	if err != nil {
 		return nil, &TransportError{URL: shown(target), Sent: seen.connected.Load(), Err: withoutURL(err), unanswered: seen.unanswered(err)}

@@ -123,11 +123,11 @@ func confirmWaitTime(h *Header) time.Time {
 // examine checks a new certificate and finds its chain.
 func (t *Transaction) examine(c *x509.Certificate) *ReplyError {
 	now := t.cfg.Now()
-	untrusted, caPubs := parseAll(t.state.Untrusted), parseAll(t.state.CAPubs)
+	untrusted, caPubs := t.certificates(t.state.Untrusted), t.certificates(t.state.CAPubs)
 	refused := t.asked.acceptable(c, now)
 	var chain []*x509.Certificate
 	var err error
-	if anchors := append(slices.Clip(t.cfg.Trust.issuedRoots()), parseAll(t.state.Anchors)...); len(anchors) > 0 {
+	if anchors := append(slices.Clip(t.cfg.Trust.issuedRoots()), t.certificates(t.state.Anchors)...); len(anchors) > 0 {
 		chain, err = verifyPath(c, anchors, now, untrusted, t.cfg.Trust.Intermediates, caPubs)
 	} else {
 		chain = withoutAnchor(gatherChain(c, untrusted, t.cfg.Trust.Intermediates, caPubs), caPubs)
@@ -158,7 +158,7 @@ func withoutAnchor(chain, caPubs []*x509.Certificate) []*x509.Certificate {
 // describe puts together what the caller gets.
 func (t *Transaction) describe(c *x509.Certificate) *Issued {
 	return &Issued{
-		Certificate: c, Chain: parseAll(t.state.Chain), CAPubs: parseAll(t.state.CAPubs), Anchors: parseAll(t.state.Anchors),
+		Certificate: c, Chain: t.certificates(t.state.Chain), CAPubs: t.certificates(t.state.CAPubs), Anchors: t.certificates(t.state.Anchors),
 		Status: t.state.Status, Text: t.state.Text, Differences: t.asked.differences(c), ConfirmBy: t.state.ConfirmBy,
 	}
 }

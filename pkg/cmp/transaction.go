@@ -29,7 +29,8 @@ type Transaction struct {
 	state  state
 	first  *Message // parsed from state.Request
 	asked  asked
-	signer *x509.Certificate // who signed the peer's messages
+	signer *x509.Certificate   // who signed the peer's messages
+	parsed []*x509.Certificate // of the peer, so that each is decoded once
 	issued *Issued
 	reply  Body // the answer to rr or genm
 

@@ -58,7 +58,10 @@ func (t *Trust) issuedRoots() []*x509.Certificate {
 // (which are taken to be trusted already), extraCerts, Intermediates and Roots,
 // in this order (RFC 9483 §3.5). The errors are of type [ProtectionError].
 func (t *Trust) Verify(m *Message, at time.Time, known ...*x509.Certificate) (*x509.Certificate, error) {
-	s := search{trust: t, message: m, at: at}
+	return t.verify(search{trust: t, message: m, at: at, parse: parseAll}, known)
+}
+
+func (t *Trust) verify(s search, known []*x509.Certificate) (*x509.Certificate, error) {
 	if t.ServerCertificate != nil {
 		if s.signedBy(t.ServerCertificate) {
 			return t.ServerCertificate, nil
@@ -78,6 +81,7 @@ type search struct {
 	trust   *Trust
 	message *Message
 	at      time.Time
+	parse   func([][]byte) []*x509.Certificate
 	extra   []*x509.Certificate
 	tried   int   // signatures verified
 	err     error // why the most promising candidate was not it
@@ -168,7 +172,7 @@ func hasCMCUsage(c *x509.Certificate) bool {
 
 // candidates tries everything at hand; the first full success wins.
 func (s *search) candidates() (*x509.Certificate, error) {
-	s.extra = parseAll(s.message.ExtraCerts)
+	s.extra = s.parse(s.message.ExtraCerts)
 	for _, list := range [][]*x509.Certificate{s.extra, s.trust.Intermediates, s.trust.Roots} {
 		for _, c := range list {
 			if s.signedBy(c) && s.trusted(c) {

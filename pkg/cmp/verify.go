@@ -22,7 +22,7 @@ func (t *Transaction) verify(m *Message) (signer *x509.Certificate, err error) {
 		err = t.checkMAC(m)
 	} else {
 		trust := t.trustFor(m)
-		signer, err = trust.Verify(m, t.cfg.Now(), t.knownSigners()...)
+		signer, err = trust.verify(search{trust: &trust, message: m, at: t.cfg.Now(), parse: t.certificates}, t.knownSigners())
 	}
 	if err != nil {
 		return nil, err
@@ -38,9 +38,27 @@ func (t *Transaction) learnsAnchor(m *Message) bool {
 func (t *Transaction) trustFor(m *Message) Trust {
 	trust := t.cfg.Trust
 	if t.learnsAnchor(m) {
-		trust.Roots = append(slices.Clip(trust.Roots), selfSigned(parseAll(m.ExtraCerts))...)
+		trust.Roots = append(slices.Clip(trust.Roots), selfSigned(t.certificates(m.ExtraCerts))...)
 	}
 	return trust
+}
+
+// certificates is parseAll for what comes again and again in a transaction.
+func (t *Transaction) certificates(ders [][]byte) []*x509.Certificate {
+	var certs []*x509.Certificate
+	for _, der := range ders {
+		i := slices.IndexFunc(t.parsed, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, der) })
+		if i >= 0 {
+			certs = append(certs, t.parsed[i])
+			continue
+		}
+		fresh := parseAll([][]byte{der})
+		certs = append(certs, fresh...)
+		if len(t.parsed) < 2*MaxExtraCerts {
+			t.parsed = append(t.parsed, fresh...)
+		}
+	}
+	return certs
 }
 
 // knownSigners is who has been found trustworthy in this transaction: later
@@ -188,7 +206,7 @@ func (t *Transaction) accept(m *Message, signer *x509.Certificate) {
 	}
 	t.state.Untrusted = mergeDER(t.state.Untrusted, m.ExtraCerts)
 	if t.learnsAnchor(m) && signer != nil {
-		extra := parseAll(m.ExtraCerts)
+		extra := t.certificates(m.ExtraCerts)
 		for _, anchor := range leadsTo(signer, selfSigned(extra), append(extra, t.cfg.Trust.Intermediates...), t.cfg.Now()) {
 			t.state.Anchors = mergeDER(t.state.Anchors, [][]byte{anchor.Raw})
 		}
