@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -121,5 +122,38 @@ func checkExtras(t *testing.T, issued []string, wanted map[string]bool, most, re
 	}
 	if extras > reported {
 		t.Errorf("%d extra certificates, but only %d are reported", extras, reported)
+	}
+}
+
+// SIGTERM is no kill: what is under way is finished, and nothing is asked twice.
+func TestDrainDuringEnrolments(t *testing.T) {
+	t.Parallel()
+	w := rig.NewWorld(t)
+	ca := rig.StartResponder(t, responder.Config{})
+	all := rig.StartAll(t, w)
+	w.Settle(t, ca.CA)
+	ca.Behave(func(b *responder.Behaviour) { b.Delay = time.Second })
+	asked := len(ca.Messages())
+	var names []string
+	for i := range 5 {
+		names = append(names, fmt.Sprintf("c%d", i))
+		w.Apply(t, rig.EndEntity(names[i]))
+	}
+	rig.Eventually(t, rig.Patience, "the CA is asked", func() error {
+		if len(ca.Messages()) == asked {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	t.Logf("drained in %.1f s", all.Stop(t).Seconds())
+	all.Restart(t)
+	w.WaitReady(t, rig.Patience, names...)
+	for _, name := range names {
+		if got := transactions(ca, "CN="+name); got != 1 {
+			t.Errorf("%s took %d transactions, want 1", name, got)
+		}
+		if got := w.Certificate(t, name).Status.ExtraIssuances; got != 0 {
+			t.Errorf("%s: %d extra issuances, want 0", name, got)
+		}
 	}
 }
