@@ -32,7 +32,7 @@ type exchange struct {
 // outcome is what an exchange brought.
 type outcome struct {
 	issued     *cmp.Issued
-	answer     *cmp.Message        // the last answer, but for pollRep and pkiconf
+	answer     *cmp.Message        // the last answer, but for pollRep, pkiconf and what came after it
 	signer     *x509.Certificate   // who signed it; nil: nobody
 	extraCerts []*x509.Certificate // of all answers
 	saved      bool                // -reqout_only has done its work
@@ -113,7 +113,9 @@ func (x *exchange) advance(ctx context.Context, step cmp.Step) (cmp.Step, error)
 // believed tells whether an answer was authentic, whatever became of it.
 func believed(err error) bool {
 	var syntax *cmp.SyntaxError
-	return !errors.Is(err, cmp.ErrProtection) && !errors.As(err, &syntax)
+	var refusal *cmp.Error
+	unverified := errors.As(err, &refusal) && !refusal.Verified
+	return !errors.Is(err, cmp.ErrProtection) && !errors.As(err, &syntax) && !unverified
 }
 
 // wait waits as long as the server has asked for; the message is then made anew.
@@ -194,12 +196,16 @@ func (x *exchange) note(m *cmp.Message) {
 			x.outcome.extraCerts = append(x.outcome.extraCerts, c)
 		}
 	}
-	if m.Type == cmp.TypePollRep || m.Type == cmp.TypePKIConf {
+	if m.Type == cmp.TypePollRep || m.Type == cmp.TypePKIConf || m.Type == cmp.TypeError && x.outcome.answer != nil {
 		return
+	}
+	var known []*x509.Certificate // later answers need not bring the certificate again (RFC 9483 §3.3)
+	if x.outcome.signer != nil {
+		known = append(known, x.outcome.signer)
 	}
 	x.outcome.answer, x.outcome.signer = m, nil
 	if !m.ProtectedByMAC() {
-		x.outcome.signer, _ = x.config.Trust.Verify(m, x.config.Now())
+		x.outcome.signer, _ = x.config.Trust.Verify(m, x.config.Now(), known...)
 	}
 }
 

@@ -224,11 +224,13 @@ func TestPasswords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	if _, err := w.WriteString("from a descriptor\nrest"); err != nil {
 		t.Fatal(err)
 	}
-	w.Close()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct{ name, source, want, fail string }{
 		{"pass", "pass:a:b c", "a:b c", ""},
 		{"empty pass", "pass:", "", ""},
@@ -279,6 +281,18 @@ func TestParseServer(t *testing.T) {
 	for _, text := range []string{"", "http://", "ca.example:0", "ca.example:x", "ca.example:99999", "a b", "ftp://ca.example", "::1"} {
 		if got, err := parseServer(text); err == nil {
 			t.Errorf("%q: %s, want an error", text, got)
+		}
+	}
+}
+
+// TestDocumentation: docs/cmp-command.md names every option.
+func TestDocumentation(t *testing.T) {
+	text := readTestFile(t, "../../../docs/cmp-command.md")
+	for _, g := range groups {
+		for _, o := range g.options {
+			if !strings.Contains(text, "`-"+o.name+"`") {
+				t.Errorf("-%s is not documented", o.name)
+			}
 		}
 	}
 }

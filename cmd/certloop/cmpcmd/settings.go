@@ -1,8 +1,10 @@
 package cmpcmd
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // settings are the options of a run, and the configuration file they came with.
@@ -25,7 +27,7 @@ func readSettings(args []string) (*settings, error) {
 			upfront[a.option.name] = a.value
 		}
 	}
-	if upfront.has("config") {
+	if upfront.has("config") && !missingDefault(given, upfront["config"]) {
 		if err := s.readConf(upfront["config"], upfront["section"]); err != nil {
 			return nil, err
 		}
@@ -38,6 +40,13 @@ func readSettings(args []string) (*settings, error) {
 	delete(s.values, "config")
 	delete(s.values, "section")
 	return s, s.checkRanges()
+}
+
+// missingDefault tells whether a file that only the environment names is not there.
+func missingDefault(given []argument, path string) bool {
+	named := slices.ContainsFunc(given, func(a argument) bool { return a.option.name == "config" })
+	_, err := os.Stat(path)
+	return !named && errors.Is(err, os.ErrNotExist)
 }
 
 // readConf takes the options that the sections of a file give. A section that
