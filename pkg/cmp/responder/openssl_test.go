@@ -216,6 +216,33 @@ func TestOpenSSLPKCS10(t *testing.T) {
 	sh.confirmed(2)
 }
 
+// Keys that crypto/x509 makes no certificates for are refused for that reason, not for a wrong signature.
+func TestOpenSSLPKCS10WithForeignKey(t *testing.T) {
+	sh := newShell(t, opensslConfig())
+	sh.identity()
+	for name, options := range map[string][]string{
+		"Ed448":     {"-algorithm", "ED448"},
+		"secp256k1": {"-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sh.t = t
+			for _, args := range [][]string{
+				append([]string{"genpkey", "-out", "foreign.key"}, options...), {"req", "-new", "-key", "foreign.key", "-subj", "/CN=csr", "-out", "foreign.csr"},
+			} {
+				if out, err := sh.run(args...); err != nil {
+					t.Fatalf("openssl: %v\n%s", err, out)
+				}
+			}
+			out, err := sh.cmp("-cmd", "p10cr", "-cert", "id.crt", "-key", "id.key", "-csr", "foreign.csr", "-certout", "foreign.crt")
+			if err == nil || strings.Contains(out, "badPOP") || !strings.Contains(out, "public key") && !strings.Contains(out, "curve") {
+				t.Errorf("got %v\n%s\nwant a refusal that speaks of the key", err, out)
+			}
+		})
+	}
+	sh.t = t
+	sh.confirmed(1)
+}
+
 func TestOpenSSLUpdates(t *testing.T) {
 	sh := newShell(t, opensslConfig())
 	sh.identity()

@@ -150,7 +150,11 @@ func fromTemplate(r *cmp.CertReqMsg, update bool) (*wish, error) {
 func fromCSR(der []byte) (*wish, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, refuse(cmp.FailBadDataFormat, "unreadable PKCS #10 request")
+		return nil, refuse(cmp.FailBadDataFormat, "unreadable PKCS #10 request: %s", err.Error())
+	}
+	// a key of unknown type is no reason to speak of a wrong signature
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, refuse(cmp.FailBadPOP, "the signature of the PKCS #10 request is wrong")
@@ -165,6 +169,8 @@ func checkKey(key crypto.PublicKey) error {
 			return refuse(cmp.FailBadAlg, "an RSA key of %d bits is not between %d and %d", bits, minRSABits, maxRSABits)
 		}
 	case *ecdsa.PublicKey, ed25519.PublicKey:
+	case nil:
+		return refuse(cmp.FailBadAlg, "the type of the public key is not known: use RSA, P-256, P-384, P-521 or Ed25519")
 	default:
 		return refuse(cmp.FailBadAlg, "keys of type %T are not certified", key)
 	}
