@@ -22,6 +22,8 @@ func New() *cobra.Command {
 		Short:              "Send CMP requests, with the options of openssl cmp",
 		Long:               helpText(),
 		DisableFlagParsing: true,
+
+		DisableFlagsInUseLine: true,
 		SilenceUsage:       true,
 		SilenceErrors:      true,
 		RunE: func(cmd *cobra.Command, args []string) error {
