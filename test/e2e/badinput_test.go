@@ -164,7 +164,7 @@ func TestMissingSecret(t *testing.T) {
 	rig.Eventually(t, rig.Patience, "the issuer says so too", func() error {
 		ready := rig.Condition(w.Issuer(t).Status.Conditions, model.Ready)
 		if ready.Status != metav1.ConditionFalse || ready.Reason != "SecretNotFound" || !strings.Contains(ready.Message, "ca-trust") {
-			return fmt.Errorf("Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
+			return fmt.Errorf("condition Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
 		}
 		return nil
 	})
@@ -173,7 +173,7 @@ func TestMissingSecret(t *testing.T) {
 	t.Logf("Ready %.1f s after the Secrets were created", took.Seconds())
 	rig.Eventually(t, rig.Patience, "the issuer is usable", func() error {
 		if ready := rig.Condition(w.Issuer(t).Status.Conditions, model.Ready); ready.Status != metav1.ConditionTrue {
-			return fmt.Errorf("Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
+			return fmt.Errorf("condition Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
 		}
 		return nil
 	})

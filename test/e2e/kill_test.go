@@ -54,9 +54,9 @@ func TestKillNineDuringEnrolments(t *testing.T) {
 func serialOf(c *x509.Certificate) string { return ledger.SerialHex(c.SerialNumber.Bytes()) }
 
 func killDuringEnrolments(t *testing.T, ca rig.CA, most int, env []string, issued func() []string) {
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // spreads kills
+	random := rand.New(rand.NewPCG(seed, 0))
 	w := rig.NewWorld(t)
 	outputs := w.WatchOutputs(t)
 	all := rig.StartAllWith(t, w, env)

@@ -50,7 +50,7 @@ func Tool(tb testing.TB, name string) string {
 
 func present(tb testing.TB, path, remedy string) string {
 	tb.Helper()
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat(path); err != nil { //nolint:gosec // whoever runs the tests says where the programs are
 		Missing(tb, path+" is not there: run `"+remedy+"`")
 	}
 	return path

@@ -137,7 +137,7 @@ func (p *Process) read(stdout io.Reader, log io.Writer) {
 
 func words(line string) map[string]string {
 	out := map[string]string{}
-	for _, word := range strings.Fields(line) {
+	for word := range strings.FieldsSeq(line) {
 		key, value, ok := strings.Cut(word, "=")
 		if !ok {
 			key, value = "url", word

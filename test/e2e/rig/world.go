@@ -186,7 +186,7 @@ func (w *World) WaitReady(tb testing.TB, within time.Duration, names ...string) 
 		w.WaitFor(tb, max(0, within-time.Since(began)), name, func(c *model.CMPCertificate) error {
 			ready := Condition(c.Status.Conditions, model.Ready)
 			if ready.Status != metav1.ConditionTrue || ready.ObservedGeneration != c.Generation {
-				return fmt.Errorf("Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
+				return fmt.Errorf("condition Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
 			}
 			return nil
 		})
@@ -200,7 +200,7 @@ func (w *World) WaitReason(tb testing.TB, within time.Duration, name, reason str
 	w.WaitFor(tb, within, name, func(c *model.CMPCertificate) error {
 		ready := Condition(c.Status.Conditions, model.Ready)
 		if ready.Status != metav1.ConditionFalse || ready.Reason != reason {
-			return fmt.Errorf("Ready is %q, reason %q: %s; want reason %q", ready.Status, ready.Reason, ready.Message, reason)
+			return fmt.Errorf("condition Ready is %q, reason %q: %s; want reason %q", ready.Status, ready.Reason, ready.Message, reason)
 		}
 		message = ready.Message
 		return nil
