@@ -129,6 +129,27 @@ func TestPBMAC1NamesPBES2(t *testing.T) {
 	}
 }
 
+// What PBKDF2 may cost is bounded in hashes: a key of several blocks costs all iterations for each.
+func TestPBMAC1Work(t *testing.T) {
+	for name, test := range map[string]struct {
+		iterations, keyLength int64
+		limit                 int
+		want                  bool
+	}{
+		"as many as by default":   {DefaultMaxIterations / 2, 32, 0, true},
+		"more than by default":    {DefaultMaxIterations/2 + 1, 32, 0, false},
+		"as allowed":              {60_000, 32, 60_000, true},
+		"two blocks":              {15_000, 33, 60_000, true},
+		"two blocks, too many":    {15_001, 33, 60_000, false},
+		"the longest key allowed": {15_000, MaxSaltBytes, 60_000, true},
+	} {
+		p := macParameters{salt: []byte("salt"), iterations: test.iterations, owf: crypto.SHA256, mac: crypto.SHA256, keyLength: test.keyLength}
+		if err := p.check(test.limit, false); (err == nil) != test.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestPSSParameters(t *testing.T) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

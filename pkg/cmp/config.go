@@ -30,7 +30,7 @@ type Config struct {
 	MaxPolls             int           // 0: DefaultMaxPolls
 	MessageTimeTolerance time.Duration // 0: DefaultMessageTimeTolerance; negative: messageTime is not looked at
 	RequireMessageTime   bool          // refuse a message without messageTime
-	MaxIterations        int           // of a peer's MAC parameters; 0: DefaultMaxIterations
+	MaxIterations        int           // of a peer's MAC parameters; 0: DefaultMaxIterations, half of that for PBMAC1
 
 	Now  func() time.Time // nil: time.Now
 	Rand io.Reader        // nil: crypto/rand.Reader
@@ -66,7 +66,6 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxCheckAfter = orDefault(c.MaxCheckAfter, DefaultMaxCheckAfter)
 	c.MessageTimeTolerance = orDefault(c.MessageTimeTolerance, DefaultMessageTimeTolerance)
 	c.MaxPolls = orDefault(c.MaxPolls, DefaultMaxPolls)
-	c.MaxIterations = orDefault(c.MaxIterations, DefaultMaxIterations)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -202,20 +202,14 @@ func verifyPath(c *x509.Certificate, anchors []*x509.Certificate, now time.Time,
 	}
 	leaf := *c
 	leaf.UnhandledCriticalExtensions = nil // they are for those who use it
-	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         poolOf(anchors),
-		Intermediates: poolOf(others...),
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	path, err := newPathfinder(anchors, others...).verify(&leaf, now)
 	if err != nil {
 		return nil, err
 	}
-	shortest := slices.MinFunc(chains, func(a, b []*x509.Certificate) int { return len(a) - len(b) })
-	if len(shortest) < 2 {
+	if len(path) < 2 {
 		return nil, nil
 	}
-	return shortest[1 : len(shortest)-1], nil
+	return path[1 : len(path)-1], nil
 }
 
 // gatherChain finds issuer after issuer among what is at hand, as far as it gets.

@@ -28,7 +28,8 @@ const (
 	// MinIterations is the smallest iterationCount accepted (RFC 4211 §4.4).
 	MinIterations = 100
 	// DefaultMaxIterations is the largest iterationCount accepted from a peer
-	// unless [Config.MaxIterations] says otherwise.
+	// unless [Config.MaxIterations] says otherwise. For PBMAC1 it is half as many,
+	// since each costs twice as much.
 	DefaultMaxIterations = 100_000
 	// DefaultMaxResponse is the largest HTTP response body read, in bytes.
 	DefaultMaxResponse = 256 << 10

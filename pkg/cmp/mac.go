@@ -180,6 +180,9 @@ func (s *SharedSecret) derive(a AlgorithmIdentifier, maxIterations int) (*macKey
 func (p *macParameters) check(maxIterations int, allowSHA1 bool) error {
 	if maxIterations == 0 {
 		maxIterations = DefaultMaxIterations
+		if p.keyLength > 0 { // PBKDF2: two hashes in each
+			maxIterations /= 2
+		}
 	}
 	switch {
 	case p.iterations < MinIterations || p.iterations > int64(maxIterations):
@@ -188,6 +191,8 @@ func (p *macParameters) check(maxIterations int, allowSHA1 bool) error {
 		return errors.New("empty salt")
 	case p.keyLength > MaxSaltBytes:
 		return fmt.Errorf("keyLength %d is above %d", p.keyLength, MaxSaltBytes)
+	case p.keyLength > int64(p.owf.Size()) && p.iterations > int64(maxIterations/4): // each further block costs all iterations again
+		return fmt.Errorf("iterationCount %d with keyLength %d is above %d", p.iterations, p.keyLength, maxIterations/4)
 	case !allowSHA1 && (p.owf == crypto.SHA1 || p.mac == crypto.SHA1):
 		return errors.New("SHA-1, which is not allowed (RFC 9481 §6.2)")
 	}

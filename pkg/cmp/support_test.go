@@ -237,3 +237,27 @@ func TestTokenControls(t *testing.T) {
 		}
 	}
 }
+
+// Certificates of one name that have signed each other are a maze; the way
+// through is found, and looking for one that is not there ends soon.
+func TestPathThroughNamesakes(t *testing.T) {
+	ca, stranger := newAuthority(t, "CA"), newAuthority(t, "CA")
+	upper := func(a *authority, parent *x509.Certificate) *x509.Certificate {
+		template := &x509.Certificate{Subject: pkix.Name{CommonName: "Issuing"}, IsCA: true, BasicConstraintsValid: true}
+		return a.issue(t, template, a.rootKey.Public(), parent)
+	}
+	good, bad := upper(ca, ca.root), upper(stranger, stranger.root)
+	leaf := ca.issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, AuthorityKeyId: []byte("wrong")}, newKey(t).Public(), good)
+	chain, err := verifyPath(leaf, []*x509.Certificate{ca.root}, epoch, []*x509.Certificate{bad, bad, leaf, stranger.root, good})
+	if err != nil || len(chain) != 1 || !chain[0].Equal(good) {
+		t.Errorf("%d certificates, %v", len(chain), err)
+	}
+	finder := newPathfinder([]*x509.Certificate{ca.root}, []*x509.Certificate{bad, good})
+	finder.checks = 0
+	if _, err := finder.verify(leaf, epoch); err == nil {
+		t.Error("found without looking")
+	}
+	if path, err := newPathfinder([]*x509.Certificate{ca.root}).verify(ca.root, epoch); err != nil || len(path) != 1 {
+		t.Errorf("the root itself: %d, %v", len(path), err)
+	}
+}

@@ -83,6 +83,7 @@ type search struct {
 	at      time.Time
 	parse   func([][]byte) []*x509.Certificate
 	extra   []*x509.Certificate
+	paths   *pathfinder
 	tried   int   // signatures verified
 	err     error // why the most promising candidate was not it
 	rank    int   // how promising that was
@@ -184,12 +185,10 @@ func (s *search) candidates() (*x509.Certificate, error) {
 }
 
 func (s *search) trusted(c *x509.Certificate) bool {
-	_, err := c.Verify(x509.VerifyOptions{
-		Roots:         poolOf(s.trust.Roots),
-		Intermediates: poolOf(s.trust.Intermediates, s.extra),
-		CurrentTime:   s.at,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	})
+	if s.paths == nil {
+		s.paths = newPathfinder(s.trust.Roots, s.trust.Intermediates, s.extra)
+	}
+	_, err := s.paths.verify(c, s.at)
 	if err != nil {
 		s.note(3, &ProtectionError{Check: CheckSigner, Section: sectionChecks, Err: fmt.Errorf("path of the sender's certificate: %w", err)})
 	}
