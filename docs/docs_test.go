@@ -1,0 +1,196 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/certloop/certloop/test/e2e/rig"
+)
+
+// Every command in a document is tried by a test, and here is which: a new one must be
+// added, and a test for it.
+func TestEveryCommandIsTried(t *testing.T) {
+	tried := map[string]string{
+		"make run":                           "bin/certloop dev, in TestDevOnce of test/e2e",
+		"make test":                          "is how this is run",
+		one(t, "README.md", "kubectl get"):   "TestExamples",
+		one(t, "README.md", "certloop get"):  "TestExamples",
+		one(t, "docs/events.md", "curl"):     "TestExamples",
+		one(t, "docs/events.md", "nats pub"): "TestExamples",
+		one(t, "docs/issuers.md", bootstrap): "TestExamples",
+		one(t, "docs/issuers.md", trust):     "TestExamples",
+	}
+	for _, command := range commands(t, blocks(t, "sh")) {
+		if tried[command] == "" {
+			t.Errorf("no test tries %q", command)
+		}
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)#]+)[^)]*\)`)
+
+// Links between documents lead somewhere.
+func TestLinks(t *testing.T) {
+	links := 0
+	for _, document := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, document), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			if _, err := os.Stat(filepath.Join(root, filepath.Dir(document), m[1])); err != nil {
+				t.Errorf("%s: a link leads nowhere: %v", document, err)
+			}
+		}
+	}
+	if links == 0 {
+		t.Error("no links were found")
+	}
+}
+
+var (
+	reason = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
+	quoted = regexp.MustCompile("`([^`]+)`")
+)
+
+// The reasons in docs/lifecycle.md are those in the source.
+func TestReasons(t *testing.T) {
+	const document = "docs/lifecycle.md"
+	inSource := literals(t, filepath.Join(root, "pkg", "lifecycle"))
+	table := column(t, document, "| what happened | reason | what follows |", 1)
+	for _, r := range table {
+		if !inSource[r] {
+			t.Errorf("%s has the reason %s, which pkg/lifecycle does not", document, r)
+		}
+	}
+	inDocument := map[string]bool{}
+	for _, m := range quoted.FindAllStringSubmatch(read(t, document), -1) {
+		inDocument[m[1]] = true
+	}
+	for _, r := range slices.Sorted(maps.Keys(inSource)) {
+		if !inDocument[r] {
+			t.Errorf("pkg/lifecycle has the reason %s, which %s does not", r, document)
+		}
+	}
+	if len(table) < 10 || len(inSource) < len(table) {
+		t.Errorf("%d reasons in the table and %d in the source were found", len(table), len(inSource))
+	}
+}
+
+// literals are the strings in the source of a package that are written like a reason.
+// That other strings are not is part of the bargain.
+func literals(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(source, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if s, err := strconv.Unquote(lit.Value); err == nil && reason.MatchString(s) {
+					found[s] = true
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// column lists what is quoted in a column of the table with a heading.
+func column(t *testing.T, document, heading string, n int) (all []string) {
+	t.Helper()
+	_, rest, ok := strings.Cut(read(t, document), "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no table %q", document, heading)
+	}
+	for line := range strings.Lines(rest) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		for _, m := range quoted.FindAllStringSubmatch(cells[n], -1) {
+			all = append(all, m[1])
+		}
+	}
+	return all
+}
+
+// The table in docs/issuers.md names the fields of a CMPIssuer, all of them and no others.
+func TestIssuerFields(t *testing.T) {
+	const document = "docs/issuers.md"
+	fields := issuerFields(t)
+	documented := column(t, document, "| field | meaning | default |", 0)
+	for _, path := range documented {
+		if !resolves(fields, strings.Split(path, ".")) {
+			t.Errorf("%s has the field %s, which a CMPIssuer does not", document, path)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.ContainsFunc(documented, func(path string) bool { return path == name || strings.HasPrefix(path, name+".") }) {
+			t.Errorf("a CMPIssuer has the field %s, which %s does not", name, document)
+		}
+	}
+}
+
+// schema is what is of interest here in an OpenAPI schema.
+type schema struct {
+	Properties map[string]schema `json:"properties"`
+}
+
+func issuerFields(t *testing.T) map[string]schema {
+	t.Helper()
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Schema struct {
+					OpenAPIV3Schema schema `json:"openAPIV3Schema"`
+				} `json:"schema"`
+			} `json:"versions"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/knative/crds/certloop.io_cmpissuers.yaml")), &crd); err != nil {
+		t.Fatal(err)
+	}
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties
+}
+
+func resolves(fields map[string]schema, path []string) bool {
+	field, ok := fields[path[0]]
+	return ok && (len(path) == 1 || resolves(field.Properties, path[1:]))
+}
+
+// The variables that READMEs name exist.
+func TestEnvironment(t *testing.T) {
+	help := output(t, rig.Binary(t, "enroll"), "--help")
+	for _, document := range documents(t) {
+		for _, m := range quoted.FindAllStringSubmatch(read(t, document), -1) {
+			if strings.HasPrefix(m[1], "CERTLOOP_") && strings.ToUpper(m[1]) == m[1] && !strings.Contains(help, m[1]) && !stream[m[1]] {
+				t.Errorf("%s names the variable %s, which a function does not know", document, m[1])
+			}
+		}
+	}
+}
+
+// stream names look like variables.
+var stream = map[string]bool{"CERTLOOP_WORK": true, "CERTLOOP_EVENTS": true, "CERTLOOP_DEAD": true}
