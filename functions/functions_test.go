@@ -15,10 +15,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/certloop/certloop/functions"
-	"github.com/certloop/certloop/functions/functiontest"
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/pkg/service"
+	"github.com/certloop/certloop/test/functiontest"
 )
 
 // wire makes the routes of a function. Nothing is connected.

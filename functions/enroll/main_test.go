@@ -12,11 +12,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/certloop/certloop/functions/functiontest"
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
+	"github.com/certloop/certloop/test/functiontest"
 )
 
 func TestMain(m *testing.M) { os.Exit(functiontest.Main(m)) }

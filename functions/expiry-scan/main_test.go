@@ -9,10 +9,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/certloop/certloop/functions/functiontest"
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
+	"github.com/certloop/certloop/test/functiontest"
 )
 
 func TestMain(m *testing.M) { os.Exit(functiontest.Main(m)) }

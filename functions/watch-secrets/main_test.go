@@ -9,11 +9,11 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/certloop/certloop/functions/functiontest"
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
+	"github.com/certloop/certloop/test/functiontest"
 )
 
 func TestMain(m *testing.M) { os.Exit(functiontest.Main(m)) }

@@ -55,8 +55,8 @@ func (f *Function) ready(tb testing.TB) error {
 		return errors.New("it does not say where it listens")
 	}
 	f.URL = fmt.Sprint("http://", line["address"])
-	if got := f.Get(tb, "/health/readiness"); got.StatusCode != http.StatusOK {
-		return errors.New(got.Status)
+	if status, _ := f.get(tb, "/health/readiness"); status != http.StatusOK {
+		return fmt.Errorf("the probe is answered %d", status)
 	}
 	return nil
 }
@@ -77,8 +77,8 @@ func (f *Function) Logged(tb testing.TB, message string) (map[string]any, bool) 
 	return nil, false
 }
 
-// Get asks for a path and returns the answer, whose body has been read.
-func (f *Function) Get(tb testing.TB, path string) *http.Response {
+// get asks for a path.
+func (f *Function) get(tb testing.TB, path string) (status int, header http.Header) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), rig.Patience)
 	defer cancel()
@@ -93,7 +93,7 @@ func (f *Function) Get(tb testing.TB, path string) *http.Response {
 	if err := resp.Body.Close(); err != nil {
 		tb.Error(err)
 	}
-	return resp
+	return resp.StatusCode, resp.Header
 }
 
 // Mode is a way to put a CloudEvent into an HTTP request.

@@ -176,9 +176,9 @@ func (f *Function) Refuses(t *testing.T, r Refusal) {
 
 func (f *Function) allowsPOSTAlone(t *testing.T) {
 	before := len(f.Messages(t, model.DeadStream, model.DeadSubjects))
-	got := f.Get(t, "/")
-	if got.StatusCode != http.StatusMethodNotAllowed || got.Header.Get("Allow") != http.MethodPost || got.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("answered %s with %v, want 405, Allow: POST and a problem document", got.Status, got.Header)
+	status, header := f.get(t, "/")
+	if status != http.StatusMethodNotAllowed || header.Get("Allow") != http.MethodPost || header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("answered %d with %v, want 405, Allow: POST and a problem document", status, header)
 	}
 	if n := len(f.Messages(t, model.DeadStream, model.DeadSubjects)) - before; n != 0 {
 		t.Errorf("%d dead letters, want none: nothing was sent", n)
@@ -189,8 +189,8 @@ func (f *Function) allowsPOSTAlone(t *testing.T) {
 // period in which late requests are still served.
 func Ends(t *testing.T) {
 	f := Start(t, rig.NewWorld(t))
-	if got := f.Get(t, "/health/liveness"); got.StatusCode != http.StatusOK {
-		t.Errorf("liveness: %s, want 200", got.Status)
+	if status, _ := f.get(t, "/health/liveness"); status != http.StatusOK {
+		t.Errorf("liveness: %d, want 200", status)
 	}
 	t.Logf("ended %.1f s after SIGTERM", f.Stop(t).Seconds())
 	f.wantDrained(t)

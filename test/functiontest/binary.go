@@ -1,6 +1,7 @@
 package functiontest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ func binary(tb testing.TB) string {
 	built.Lock()
 	defer built.Unlock()
 	if built.dir == "" && built.err == nil {
-		built.dir, built.err = build(tb)
+		built.dir, built.err = build(tb.Context(), name(tb))
 	}
 	if built.err != nil {
 		tb.Fatal(built.err)
@@ -55,15 +56,13 @@ func binary(tb testing.TB) string {
 	return filepath.Join(built.dir, name(tb))
 }
 
-func build(tb testing.TB) (string, error) {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "certloop-"+name(tb)+"-")
-	if err != nil {
+func build(ctx context.Context, name string) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "certloop-"+name+"-"); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(tb.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, name(tb)), ".") // #nosec G204 -- the package under test
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, name), ".") // #nosec G204 -- the package under test
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("building %s: %w\n%s", name(tb), err, out), os.RemoveAll(dir))
+		return "", errors.Join(fmt.Errorf("building %s: %w\n%s", name, err, out), os.RemoveAll(dir))
 	}
 	return dir, nil
 }
