@@ -40,6 +40,10 @@ func (w *writer) close(mark int) {
 func (w *writer) raw(der []byte) { w.b = append(w.b, der...) }
 
 func (w *writer) primitive(t tag.Tag, content []byte) {
+	if len(content) < 0x80 {
+		w.b = append(append(w.b, byte(t), byte(len(content))), content...)
+		return
+	}
 	m := w.open(t)
 	w.raw(content)
 	w.close(m)
@@ -97,6 +101,10 @@ func (w *writer) oid(oid asn1.ObjectIdentifier) {
 	if len(oid) >= 2 {
 		w.base128(oid[0]*40 + oid[1])
 		for _, arc := range oid[2:] {
+			if arc < 0x80 {
+				w.b = append(w.b, byte(arc))
+				continue
+			}
 			w.base128(arc)
 		}
 	}
@@ -126,8 +134,22 @@ func (w *writer) utf8Strings(texts []string) {
 
 func (w *writer) generalizedTime(t time.Time) {
 	m := w.open(tag.GeneralizedTime)
-	w.b = t.UTC().AppendFormat(w.b, fractionalTime)
+	t = t.UTC()
+	if year, month, day := t.Date(); t.Nanosecond() == 0 && year >= 0 && year <= 9999 {
+		hour, minute, second := t.Clock()
+		w.digits(year/100, year%100, int(month), day, hour, minute, second)
+		w.b = append(w.b, 'Z')
+	} else {
+		w.b = t.AppendFormat(w.b, fractionalTime)
+	}
 	w.close(m)
+}
+
+// digits writes numbers of two decimal digits each.
+func (w *writer) digits(pairs ...int) {
+	for _, n := range pairs {
+		w.b = append(w.b, '0'+byte(n/10), '0'+byte(n%10))
+	}
 }
 
 // time writes UTCTime through 2049 and GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5).

@@ -145,6 +145,10 @@ func (w *writer) taggedOctets(n uint8, b []byte) {
 	if b == nil {
 		return
 	}
+	if len(b) < 0x7e {
+		w.b = append(append(w.b, byte(explicit(n)), byte(len(b)+2), byte(tag.OCTET_STRING), byte(len(b))), b...)
+		return
+	}
 	m := w.open(explicit(n))
 	w.octets(b)
 	w.close(m)
