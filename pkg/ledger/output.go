@@ -56,11 +56,14 @@ func outputKey(cert *model.CMPCertificate) types.NamespacedName {
 	return types.NamespacedName{Namespace: cert.Namespace, Name: cert.Spec.Output.SecretName}
 }
 
+// Absent is what Drift says of an output that does not exist.
+const Absent = "the Secret does not exist"
+
 // Drift says in words how an output differs from what the record holds, "" when it
 // does not. Foreign labels, annotations and data keys are nobody's concern.
 func Drift(secret *corev1.Secret, rec *Record) (string, error) {
 	if secret == nil {
-		return "the Secret does not exist", nil
+		return Absent, nil
 	}
 	want, err := rec.Current.project()
 	if err != nil {
@@ -102,31 +105,34 @@ func Outdated(secret *corev1.Secret, rec *Record) bool {
 
 // Project makes the output hold what the record holds: key, certificate and chain in
 // one replace, guarded by the resourceVersion that was read, so that no reader ever sees a key
-// without its certificate. It tells whether it wrote. Foreign labels and data keys
-// are left alone.
+// without its certificate. It tells what it found wrong and put right, as Drift does, ""
+// when nothing was. Foreign labels and data keys are left alone.
 //
 // ErrNotManaged when the Secret belongs to something else; ErrConflict when somebody
 // wrote it meanwhile or it already holds a later revision.
-func (s *Store) Project(ctx context.Context, cert *model.CMPCertificate, rec *Record) (bool, error) {
+func (s *Store) Project(ctx context.Context, cert *model.CMPCertificate, rec *Record) (found string, err error) {
 	if !rec.Current.Key.Fits(rec.Current.Certificate()) {
-		return false, fmt.Errorf("record %s: key and certificate do not match: refusing to deliver them", recordKey(cert))
+		return "", fmt.Errorf("record %s: key and certificate do not match: refusing to deliver them", recordKey(cert))
 	}
 	present, err := s.Output(ctx, cert)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	drift, err := Drift(present, rec)
 	if err != nil || drift == "" {
-		return false, err
+		return "", err
 	}
 	if err := mayReplace(present, cert, rec); err != nil {
-		return false, fmt.Errorf("secret %s: %w", outputKey(cert), err)
+		return "", fmt.Errorf("secret %s: %w", outputKey(cert), err)
 	}
 	next, err := output(present, cert, rec)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	return true, s.replace(ctx, present != nil, next)
+	if err := s.replace(ctx, present != nil, next); err != nil {
+		return "", err
+	}
+	return drift, nil
 }
 
 func (s *Store) replace(ctx context.Context, exists bool, next *corev1.Secret) error {

@@ -161,11 +161,11 @@ func TestProjectRefusesAMismatch(t *testing.T) {
 	cert, rec := r.issued("web")
 	rec.Current.Key = generate(t, model.PrivateKey{})
 	wrote, err := r.store.Project(t.Context(), cert, rec)
-	if wrote || err == nil || !strings.Contains(err.Error(), "do not match") || !strings.Contains(err.Error(), r.ns+"/web.certloop-record") {
+	if wrote != "" || err == nil || !strings.Contains(err.Error(), "do not match") || !strings.Contains(err.Error(), r.ns+"/web.certloop-record") {
 		t.Errorf("got %v, %v; want an error that names the record", wrote, err)
 	}
 	rec.Current.Key = ledger.PrivateKey{}
-	if wrote, err := r.store.Project(t.Context(), cert, rec); wrote || err == nil {
+	if wrote, err := r.store.Project(t.Context(), cert, rec); wrote != "" || err == nil {
 		t.Errorf("without a key: got %v, %v; want an error", wrote, err)
 	}
 	if none, err := r.store.Output(t.Context(), cert); none != nil || err != nil {
@@ -198,12 +198,12 @@ func TestProjectRefusesWhatIsNotOurs(t *testing.T) {
 			before := r.create(&s)
 			wrote, err := r.store.Project(t.Context(), cert, rec)
 			if tt.says == "" {
-				if !wrote || err != nil {
+				if wrote == "" || err != nil {
 					t.Errorf("got %v, %v; want it replaced", wrote, err)
 				}
 				return
 			}
-			if wrote || !errors.Is(err, ledger.ErrNotManaged) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), r.ns+"/"+s.Name) {
+			if wrote != "" || !errors.Is(err, ledger.ErrNotManaged) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), r.ns+"/"+s.Name) {
 				t.Errorf("got %v, %v; want ErrNotManaged that names the Secret and says %q", wrote, err, tt.says)
 			}
 			if got := r.secret(s.Name); got.ResourceVersion != before.ResourceVersion {
@@ -222,7 +222,7 @@ func TestProjectTwoOfOneOutput(t *testing.T) {
 	otherRec := r.record(other)
 	r.issue(otherRec, "other")
 	r.save(otherRec)
-	if wrote, err := r.store.Project(t.Context(), other, otherRec); wrote || !errors.Is(err, ledger.ErrNotManaged) {
+	if wrote, err := r.store.Project(t.Context(), other, otherRec); wrote != "" || !errors.Is(err, ledger.ErrNotManaged) {
 		t.Errorf("got %v, %v; want ErrNotManaged", wrote, err)
 	}
 	r.project(cert, rec, false)
@@ -239,7 +239,7 @@ func TestProjectRefusesToGoBack(t *testing.T) {
 	r.project(cert, rec, true)
 	before := r.secret("web-tls")
 	wrote, err := r.store.Project(t.Context(), cert, stale)
-	if wrote || !errors.Is(err, ledger.ErrConflict) || !strings.Contains(err.Error(), "revision 2, ours is 1") {
+	if wrote != "" || !errors.Is(err, ledger.ErrConflict) || !strings.Contains(err.Error(), "revision 2, ours is 1") {
 		t.Errorf("got %v, %v; want ErrConflict that tells both revisions", wrote, err)
 	}
 	if got := r.secret("web-tls"); got.ResourceVersion != before.ResourceVersion {

@@ -200,8 +200,8 @@ func (o *Obtainer) dependents(ctx context.Context, issuer types.NamespacedName, 
 	q := ledger.Query{Namespace: issuer.Namespace, Issuer: issuer.Name}
 	err = o.Ledger.Certificates(ctx, q, func(c *model.CMPCertificate) error {
 		key := types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
-		if meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready) || len(c.Status.Conditions) == 0 {
-			return nil // nothing waits, or its own event is still to come
+		if meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready) {
+			return nil
 		}
 		e := model.NewEvent(model.EnrollmentRequested, key, model.Work{Reason: model.WorkDependency})
 		e.SetID(model.DerivedID(model.EnrollmentRequested, in.ID(), string(c.UID)))

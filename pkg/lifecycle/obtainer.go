@@ -73,8 +73,24 @@ func (o *Obtainer) handle(ctx context.Context, purpose string, in event.Event) (
 	return o.obtain(ctx, key, purpose, in)
 }
 
-// obtain makes one attempt for one certificate.
-func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) ([]event.Event, error) {
+// looks bounds how often an attempt looks again at once after losing a race.
+const looks = 3
+
+// obtain makes one attempt for one certificate. Who loses a race looks again at once,
+// and mostly finds somebody at work.
+func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
+	for range looks {
+		if out, err = o.attempt(ctx, key, purpose, in); !errors.Is(err, ledger.ErrConflict) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
+	}
+	return out, nil
+}
+
+func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) ([]event.Event, error) {
 	cert, err := o.Ledger.Certificate(ctx, key)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && cert.DeletionTimestamp != nil) {
 		return nil, nil // withdrawn: its record goes with it, its output stays
@@ -84,7 +100,7 @@ func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose
 	}
 	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec)}
 	if err := a.run(ctx); err != nil {
-		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
+		return nil, err
 	}
 	return a.facts, nil
 }

@@ -62,28 +62,39 @@ func fingerprint(der []byte) string {
 // project writes the output when it differs from the record, and reports.
 func (a *attempt) project(ctx context.Context) error {
 	began := a.o.now()
-	wrote, err := a.o.Ledger.Project(ctx, a.cert, a.rec)
+	found, err := a.o.Ledger.Project(ctx, a.cert, a.rec)
 	if errors.Is(err, ledger.ErrNotManaged) {
 		return a.unmet(ctx, &unmetError{"OutputConflict", err.Error()})
 	}
 	if err != nil {
 		return err // the write alone is repeated, with the same bytes
 	}
-	if wrote {
+	if found != "" {
 		a.trace(began, "project", a.cert.Spec.Output.SecretName)
-		a.restored()
+		a.repaired(found)
 	}
 	return a.report(ctx, a.outcomeOfRecord())
 }
 
-// restored tells that an output was put back, as opposed to delivered for the first time.
-func (a *attempt) restored() {
-	switch a.in.Type() {
-	case model.SecretModified, model.SecretDeleted:
-		e := model.NewEvent(model.CertificateRestored, a.key, a.fact())
-		e.SetID(model.DerivedID(model.CertificateRestored, a.in.ID()))
+// repaired tells that an output was put back, as opposed to delivered for the first
+// time. Where it was found by chance, before its event came, that is told as well.
+func (a *attempt) repaired(found string) {
+	st := &a.cert.Status
+	if st.Revision != a.rec.Current.Revision || st.ObservedGeneration != a.cert.Generation {
+		return // delivered for the first time, or to another Secret
+	}
+	if a.in.Type() != model.SecretModified && a.in.Type() != model.SecretDeleted {
+		eventType := model.SecretModified
+		if found == ledger.Absent {
+			eventType = model.SecretDeleted
+		}
+		e := model.NewEvent(eventType, a.key, model.SecretFact{SecretName: a.cert.Spec.Output.SecretName, Cause: found})
+		e.SetID(model.DerivedID(eventType, string(a.cert.UID), a.in.ID()))
 		a.tell(e)
 	}
+	e := model.NewEvent(model.CertificateRestored, a.key, a.fact())
+	e.SetID(model.DerivedID(model.CertificateRestored, string(a.cert.UID), a.in.ID()))
+	a.tell(e)
 }
 
 // outcome is how an attempt ended, for status and history.
