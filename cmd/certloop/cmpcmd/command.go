@@ -24,8 +24,8 @@ func New() *cobra.Command {
 		DisableFlagParsing: true,
 
 		DisableFlagsInUseLine: true,
-		SilenceUsage:       true,
-		SilenceErrors:      true,
+		SilenceUsage:          true,
+		SilenceErrors:         true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return execute(cmd.Context(), args, streams{in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()})
 		},

@@ -1,7 +1,10 @@
 package cmpcmd
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -204,6 +207,11 @@ func lookup(name string) (option, bool) {
 // A flag that is set has "1".
 type values map[string]string
 
+// Format shows the names only: among the values may be secrets.
+func (v values) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "values%v", slices.Sorted(maps.Keys(v)))
+}
+
 func (v values) has(name string) bool { return v[name] != "" }
 
 // number is the value of an option whose value was checked by set.
@@ -274,14 +282,18 @@ type argument struct {
 	value  string
 }
 
+// Format shows the option only: its value may be a secret.
+func (a argument) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "-%s", a.option.name) }
+
 // parseArguments reads a command line as OpenSSL does: -name value or
-// -name=value, with one hyphen or two.
+// -name=value, with one hyphen or two. No error repeats what may be a secret.
 func parseArguments(args []string) ([]argument, error) {
 	var out []argument
+	all := len(args)
 	for len(args) > 0 {
 		a, rest, err := parseArgument(args)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("argument %d: %w", all-len(args)+1, err)
 		}
 		out, args = append(out, a), rest
 	}
@@ -291,14 +303,14 @@ func parseArguments(args []string) ([]argument, error) {
 func parseArgument(args []string) (a argument, rest []string, err error) {
 	name, value, inline := strings.Cut(args[0], "=")
 	if !strings.HasPrefix(name, "-") || strings.Trim(name, "-") == "" {
-		return a, nil, fmt.Errorf("an option is expected where there is argument %.40q", name)
+		return a, nil, errors.New("an option is expected, which begins with a hyphen")
 	}
 	name = strings.TrimPrefix(strings.TrimPrefix(name, "-"), "-")
 	o, known := lookup(name)
 	rest = args[1:]
 	switch {
 	case !known:
-		return a, nil, fmt.Errorf("there is no option -%.40s", name)
+		return a, nil, fmt.Errorf("there is no option -%.40s", name[:letters(name)])
 	case o.kind == flag && inline:
 		return a, nil, fmt.Errorf("-%s takes no value", name)
 	case o.kind == flag:

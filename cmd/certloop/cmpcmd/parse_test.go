@@ -1,6 +1,7 @@
 package cmpcmd
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ engine =
 		{"a flag", "-batch -cmd ir", values{"cmd": "ir", "batch": "1"}, ""},
 		{"a value with a hyphen", "-popo -1", values{"popo": "-1"}, ""},
 		{"unknown", "-frobnicate x", nil, "there is no option -frobnicate"},
-		{"no option", "ir", nil, `an option is expected where there is argument "ir"`},
+		{"no option", "-batch ir", nil, "argument 2: an option is expected"},
 		{"only hyphens", "--", nil, "an option is expected"},
 		{"value missing", "-cmd", nil, "-cmd needs a value"},
 		{"value of a flag", "-batch=1", nil, "-batch takes no value"},
@@ -83,9 +84,24 @@ engine =
 			got, err := readSettings(args)
 			checkError(t, err, tt.fail)
 			if err == nil && !maps.Equal(got.values, tt.want) {
-				t.Errorf("values %v, want %v", got.values, tt.want)
+				t.Errorf("values %q, want %q", map[string]string(got.values), map[string]string(tt.want))
 			}
 		})
+	}
+}
+
+// TestArgumentsAreNotRepeated: a secret in the wrong place is not shown.
+func TestArgumentsAreNotRepeated(t *testing.T) {
+	t.Setenv("OPENSSL_CONF", "")
+	for _, line := range []string{"-ref 1 pass:hunter2", "-secret:pass:hunter2", "-frobnicate=pass:hunter2", "-batch=hunter2", "-cmd ir -secret pass:hunter2 -days x"} {
+		if _, err := readSettings(strings.Fields(line)); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v, want one without the secret", line, err)
+		}
+	}
+	given, err := parseArguments([]string{"-secret", "pass:hunter2"})
+	v := values{"secret": "pass:hunter2"}
+	if text := fmt.Sprintf("%v %+v %#v %s", given, v, settings{values: v}, v); err != nil || strings.Contains(text, "hunter2") {
+		t.Errorf("printed as %s, %v", text, err)
 	}
 }
 
