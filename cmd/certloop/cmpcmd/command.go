@@ -29,7 +29,7 @@ func New() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return execute(cmd.Context(), args, streams{in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()})
 		},
-		Example: `  certloop cmp -cmd ir -server 127.0.0.1:8829/pkix/ -ref 1234 -secret env:SECRET \
+		Example: `  certloop cmp -cmd ir -server 127.0.0.1:8829/pkix/ -ref 1234 -secret env:SECRET -mac hmacWithSHA256 \
     -newkey key.pem -subject /CN=web -certout cert.pem -cacertsout ca.pem
   certloop cmp -cmd kur -server 127.0.0.1:8829/pkix/ -trusted ca.pem -cert cert.pem -key key.pem \
     -newkey new.pem -certout cert.pem
@@ -151,9 +151,9 @@ func (r *run) report(o *outcome) {
 	}
 	text := strings.Join(o.issued.Text, "; ")
 	if o.issued.Status == cmp.StatusAccepted {
-		r.log.info("received PKIStatus: accepted %s", text)
+		r.log.info("received PKIStatus: accepted %q", text)
 	} else {
-		r.log.warn("received PKIStatus: %s %s", o.issued.Status, text)
+		r.log.warn("received PKIStatus: %s %q", o.issued.Status, text)
 	}
 	for _, d := range o.issued.Differences {
 		r.log.warn("the certificate differs: %s", d)
@@ -165,5 +165,9 @@ func (r *run) explain(err error) {
 	var reply *cmp.ReplyError
 	if errors.As(err, &reply) && reply.Field == "certificate" && !r.has("out_trusted") {
 		r.log.info("new certificates must lead to -out_trusted, and without it to -trusted")
+	}
+	var refusal *cmp.Error
+	if errors.As(err, &refusal) && refusal.Failure.Has(cmp.FailBadMessageCheck) && r.has("secret") && !r.has("mac") {
+		r.log.info("the default of -mac is hmac-sha1, as in OpenSSL: the server may want -mac hmacWithSHA256")
 	}
 }

@@ -222,6 +222,23 @@ func TestFilesThatDoNotFit(t *testing.T) {
 	checkError(t, s.run(line+"-reqout @absent/1").err, "-reqout")
 }
 
+// TestDefaultMAC: a CA that wants no SHA-1 refuses the default, and we say what to do.
+func TestDefaultMAC(t *testing.T) {
+	s := newSite(t, responder.Config{})
+	strict, err := responder.Start(responder.Config{SharedSecrets: map[string]string{"1234": secretText}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = strict.Close() })
+	line := "-cmd ir MAC -newkey @id.key -subject /CN=m -certout @c.pem -server " + strict.URL
+	got := s.run(line)
+	checkError(t, got.err, "badMessageCheck")
+	if !strings.Contains(got.log, "the server may want -mac hmacWithSHA256") {
+		t.Errorf("there is no advice: %s", got.log)
+	}
+	s.must(line + " -mac hmacWithSHA256")
+}
+
 func FuzzArguments(f *testing.F) {
 	f.Add("-cmd ir -days 5 -subject=/CN=a --batch")
 	f.Fuzz(func(t *testing.T, line string) {
