@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -65,11 +66,34 @@ func Launch(tb testing.TB, c Command) *Process {
 	tb.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // it may have ended already
 		<-p.ended
-		if tb.Failed() && again != nil {
+		if again == nil {
+			return // the first start looks at the log of all
+		}
+		p.checkLog(tb)
+		if tb.Failed() {
 			tb.Logf("%s, end of its log:\n%s", p.name, tail(p.Log))
 		}
 	})
 	return p
+}
+
+// marks are what a program writes when it has a fault, whatever it did otherwise: a
+// crash, a handler that panicked, a race that its detector saw.
+func marks() []string {
+	return []string{"\npanic: ", "\nfatal error: ", `"stack":"`, "WARNING: DATA RACE"}
+}
+
+func (p *Process) checkLog(tb testing.TB) {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		tb.Error(err)
+	}
+	text = append([]byte("\n"), text...)
+	for _, mark := range marks() {
+		if i := bytes.Index(text, []byte(mark)); i >= 0 {
+			tb.Errorf("%s has a fault:\n%s", p.name, text[i:min(len(text), i+4<<10)])
+		}
+	}
 }
 
 // Start starts a program and waits for the READY line on its standard output.
