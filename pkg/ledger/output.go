@@ -108,7 +108,7 @@ func Outdated(secret *corev1.Secret, rec *Record) bool {
 // without its certificate. It tells what it found wrong and put right, as Drift does, ""
 // when nothing was. Foreign labels and data keys are left alone.
 //
-// ErrNotManaged when the Secret belongs to something else; ErrConflict when somebody
+// ErrNotManaged when the Secret belongs to something else or is immutable; ErrConflict when somebody
 // wrote it meanwhile or it already holds a later revision.
 func (s *Store) Project(ctx context.Context, cert *model.CMPCertificate, rec *Record) (found string, err error) {
 	if !rec.Current.Key.Fits(rec.Current.Certificate()) {
@@ -151,6 +151,9 @@ func mayReplace(present *corev1.Secret, cert *model.CMPCertificate, rec *Record)
 	}
 	if present.Type != corev1.SecretTypeTLS {
 		return fmt.Errorf("%w: its type is %s, not %s", ErrNotManaged, present.Type, corev1.SecretTypeTLS)
+	}
+	if present.Immutable != nil && *present.Immutable {
+		return fmt.Errorf("%w: it is immutable", ErrNotManaged)
 	}
 	owner, marked := present.Labels[model.CertificateLabel]
 	if marked && owner != model.LabelValue(cert.Name) {

@@ -182,7 +182,8 @@ func TestProjectRefusesWhatIsNotOurs(t *testing.T) {
 		"another type": {corev1.Secret{Type: corev1.SecretTypeOpaque, Data: pair}, "its type is Opaque, not kubernetes.io/tls"},
 		"another certificate's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
 			Labels: map[string]string{"certloop.io/certificate": "other"}}}, "it belongs to CMPCertificate other"},
-		"a record": {corev1.Secret{Type: ledger.RecordType, Data: pair}, "its type is certloop.io/record"},
+		"immutable": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, Immutable: new(true)}, "it is immutable"},
+		"a record":  {corev1.Secret{Type: ledger.RecordType, Data: pair}, "its type is certloop.io/record"},
 		"a former life's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
 			Labels:      map[string]string{"certloop.io/certificate": "a-former-lifes"},
 			Annotations: map[string]string{"certloop.io/certificate-uid": "former", "certloop.io/revision": "99"}}}, ""},
