@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -35,15 +36,16 @@ var flags = []string{
 	"--allow-privileged=true",
 }
 
-// serve runs kube-apiserver on l until it fails.
-func serve(l net.Listener, s services, extra []string) error {
+// serve runs kube-apiserver on l until it fails. The end of ctx does not stop it:
+// that takes a minute, and the end of the process does it as well.
+func serve(ctx context.Context, l net.Listener, s services, extra []string) error {
 	app.SetServiceResolverForTests(s)
 	o := options.NewServerRunOptions()
-	if err := parse(o, append(flags[:len(flags):len(flags)], extra...)); err != nil {
+	if err := parse(o, slices.Concat(flags, extra)); err != nil {
 		return err
 	}
 	o.SecureServing.Listener = l
-	ctx := context.Background() // it is not stopped, it ends with the process
+	ctx = context.WithoutCancel(ctx)
 	completed, err := o.Complete(ctx)
 	if err != nil {
 		return err
@@ -79,10 +81,14 @@ func waitReady(ctx context.Context, cfg *rest.Config) error {
 		return err
 	}
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		if err := client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); err != nil {
-			return false, nil
-		}
-		_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
-		return err == nil, nil
+		return isReady(ctx, client), nil
 	})
+}
+
+func isReady(ctx context.Context, client kubernetes.Interface) bool {
+	if err := client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); err != nil {
+		return false
+	}
+	_, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceDefault, metav1.GetOptions{})
+	return err == nil
 }

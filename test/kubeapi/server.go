@@ -48,7 +48,7 @@ func (s *server) run(ctx context.Context, ready func(kubeconfig string)) (err er
 		return err
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serve(listener, s.services, s.extra) }()
+	go func() { failed <- serve(ctx, listener, s.services, s.extra) }()
 	go func() { failed <- s.operate(ctx, dir, listener.Addr(), ready) }()
 	select {
 	case err := <-failed:

@@ -22,7 +22,6 @@ const lifetime = 10 * 365 * 24 * time.Hour
 
 // credentials are what a server is recognised by and recognises its admin by.
 type credentials struct {
-	dir   string
 	ca    []byte // PEM
 	token string
 }
@@ -36,13 +35,13 @@ func loadCredentials(dir string) (credentials, error) {
 	if err != nil {
 		return credentials{}, err
 	}
-	c := credentials{dir: dir}
-	if c.ca, err = os.ReadFile(filepath.Join(dir, "ca.crt")); err != nil {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return credentials{}, err
 	}
-	token, err := os.ReadFile(filepath.Join(dir, "token"))
-	c.token = string(token)
-	return c, err
+	ca, err1 := root.ReadFile("ca.crt")
+	token, err2 := root.ReadFile("token")
+	return credentials{ca: ca, token: string(token)}, errors.Join(err1, err2, root.Close())
 }
 
 // createCredentials fills a directory beside dir and renames it, so that a

@@ -52,7 +52,7 @@ func (d *Dir) Close() error { return d.lock.Close() }
 
 // lock takes an exclusive lock that ends with the process.
 func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // #nosec G304 -- the caller's own directory
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the caller's own directory
 	if err != nil {
 		return nil, err
 	}
