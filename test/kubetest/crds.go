@@ -46,7 +46,7 @@ func (c *Cluster) ApplyCRDs(tb testing.TB, dir string) {
 
 // applyFile applies each document of a YAML file.
 func applyFile(ctx context.Context, crds dynamic.ResourceInterface, file string) error {
-	content, err := os.ReadFile(file) // #nosec G304 -- the test's own file
+	content, err := os.ReadFile(file) //nolint:gosec // the test's own file
 	if err != nil {
 		return err
 	}

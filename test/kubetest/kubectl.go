@@ -19,7 +19,7 @@ func (c *Cluster) Kubectl(tb testing.TB, args ...string) string {
 // KubectlInput is Kubectl with a standard input, for "apply -f -".
 func (c *Cluster) KubectlInput(tb testing.TB, stdin string, args ...string) string {
 	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), find(tb, "kubectl", "CERTLOOP_KUBECTL"), args...) // #nosec G204 -- the test's own words
+	cmd := exec.CommandContext(tb.Context(), find(tb, "kubectl", "CERTLOOP_KUBECTL"), args...) //nolint:gosec // the test's own words
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr bytes.Buffer

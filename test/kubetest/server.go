@@ -35,7 +35,7 @@ func (s *server) start() (kubeconfig string, err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	// Not the context of a test: the server outlives the one that starts it.
-	cmd := exec.CommandContext(context.Background(), s.binary, "-dir", s.dir, "-stop-on-stdin-eof") // #nosec G204 -- the binary under test
+	cmd := exec.CommandContext(context.Background(), s.binary, "-dir", s.dir, "-stop-on-stdin-eof") //nolint:gosec // the binary under test
 	cmd.Stderr = log
 	stdin, err1 := cmd.StdinPipe()
 	stdout, err2 := cmd.StdoutPipe()
@@ -86,7 +86,7 @@ func announce(r io.Reader, ready chan<- string) {
 
 // lastLine is what a program that failed says last.
 func lastLine(path string) string {
-	log, err := os.ReadFile(path) // #nosec G304 -- our own log
+	log, err := os.ReadFile(path) //nolint:gosec // our own log
 	if err != nil {
 		return err.Error()
 	}
