@@ -28,7 +28,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^\tk8s.io\/kubernetes v\(.*\)/\1/p' test/
 KUBERNETES_LDFLAGS = $(addprefix -X k8s.io/component-base/version.,gitVersion=v$(KUBERNETES_VERSION) \
 	gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION))) gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION))))
 
-TOOL     := go tool -modfile=tools/go.mod
+TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
 FUZZTIME ?= 30s
 # Where `make send-…` finds the function.
 URL      ?= http://127.0.0.1:8080
@@ -67,7 +67,7 @@ $(addprefix bin/,$(FUNCTIONS)): bin/%: $(PRODUCT)
 kubeapi: bin/kubeapi ## build the Kubernetes API server that tests and run use
 
 bin/kubeapi: $(KUBEAPI)
-	@echo 'compiling kube-apiserver $(KUBERNETES_VERSION) (the first time takes about 5 minutes on two cores)…'
+	@echo 'compiling kube-apiserver $(KUBERNETES_VERSION) (the first time takes 5 to 7 minutes on two cores)…'
 	go -C test/kubeapi build -buildvcs=false -ldflags='-s -w $(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$@ .
 
 .PHONY: kubectl
@@ -111,6 +111,7 @@ bench: build bin/kubeapi ## measure: cost of an enrolment, time to a Secret, mem
 .PHONY: lint
 lint: ## run the linters of .golangci.yml
 	$(TOOL) golangci-lint run ./...
+	cd test/kubeapi && $(TOOL) golangci-lint run ./...
 
 .PHONY: generate
 generate: ## write deep copies and CRDs from pkg/model
