@@ -108,8 +108,8 @@ func Outdated(secret *corev1.Secret, rec *Record) bool {
 // without its certificate. It tells what it found wrong and put right, as Drift does, ""
 // when nothing was. Foreign labels and data keys are left alone.
 //
-// ErrNotManaged when the Secret belongs to something else or is immutable; ErrConflict when somebody
-// wrote it meanwhile or it already holds a later revision.
+// ErrNotManaged when the Secret belongs to something else or is immutable; ErrConflict
+// when somebody wrote it meanwhile or it already holds a later revision.
 func (s *Store) Project(ctx context.Context, cert *model.CMPCertificate, rec *Record) (found string, err error) {
 	if !rec.Current.Key.Fits(rec.Current.Certificate()) {
 		return "", fmt.Errorf("record %s: key and certificate do not match: refusing to deliver them", recordKey(cert))

@@ -25,7 +25,9 @@ func TestProjectCreates(t *testing.T) {
 	if none, err := r.store.Output(t.Context(), cert); none != nil || err != nil {
 		t.Fatalf("before: got Secret %v and error %v, want neither", none, err)
 	}
-	r.project(cert, rec, true)
+	if found, err := r.store.Project(t.Context(), cert, rec); err != nil || found != ledger.Absent {
+		t.Fatalf("got %q, %v; want %q put right", found, err, ledger.Absent)
+	}
 	s := r.secret("web-tls")
 	if s.Type != corev1.SecretTypeTLS {
 		t.Errorf("got type %s, want %s", s.Type, corev1.SecretTypeTLS)
@@ -99,7 +101,9 @@ func TestProjectRepairs(t *testing.T) {
 			if got, err := ledger.Drift(harmed, rec); err != nil || got != tt.says {
 				t.Errorf("Drift says %q, %v; want %q", got, err, tt.says)
 			}
-			r.project(cert, rec, tt.says != "")
+			if found, err := r.store.Project(t.Context(), cert, rec); err != nil || found != tt.says {
+				t.Errorf("Project put %q right, %v; want %q", found, err, tt.says)
+			}
 			got := r.secret(output)
 			for _, key := range []string{"tls.key", "tls.crt", "ca.crt"} {
 				if !bytes.Equal(got.Data[key], before.Data[key]) {
@@ -122,8 +126,47 @@ func TestProjectRepairs(t *testing.T) {
 func TestDriftOfNothing(t *testing.T) {
 	r := newRig(t)
 	_, rec := r.issued("web")
-	if got, err := ledger.Drift(nil, rec); err != nil || got != "the Secret does not exist" {
+	if got, err := ledger.Drift(nil, rec); err != nil || got != ledger.Absent {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// An output is behind when it holds, untouched, what the record held before.
+func TestOutdated(t *testing.T) {
+	r := newRig(t)
+	cert, rec := r.issued("web")
+	r.project(cert, rec, true)
+	if ledger.Outdated(r.secret("web-tls"), rec) {
+		t.Error("an output that is right is taken for one that is behind")
+	}
+	stale := r.record(cert)
+	r.issue(rec, "web")
+	r.save(rec)
+	tests := map[string]struct {
+		change func(*corev1.Secret)
+		want   bool
+	}{
+		"untouched":               {func(*corev1.Secret) {}, true},
+		"foreign parts added":     {func(s *corev1.Secret) { s.Data["theirs"] = []byte("1"); s.Labels["team"] = "shop" }, true},
+		"certificate changed":     {func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("rubbish") }, false},
+		"key removed":             {func(s *corev1.Secret) { delete(s.Data, "tls.key") }, false},
+		"anchor removed":          {func(s *corev1.Secret) { delete(s.Data, "ca.crt") }, false},
+		"no revision":             {func(s *corev1.Secret) { delete(s.Annotations, "certloop.io/revision") }, false},
+		"a revision that is ours": {func(s *corev1.Secret) { s.Annotations["certloop.io/revision"] = "2" }, false},
+		"a later revision":        {func(s *corev1.Secret) { s.Annotations["certloop.io/revision"] = "3" }, false},
+		"no fingerprint":          {func(s *corev1.Secret) { delete(s.Annotations, "certloop.io/fingerprint") }, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := r.secret("web-tls")
+			tt.change(s)
+			if got := ledger.Outdated(s, rec); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+	if ledger.Outdated(nil, rec) || ledger.Outdated(r.secret("web-tls"), stale) {
+		t.Error("what does not exist, or is as the record is, is taken for behind")
 	}
 }
 
