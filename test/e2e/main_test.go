@@ -1,5 +1,18 @@
 // Package e2e holds the end-to-end tests: what certloop promises, tried on real
 // parts. See package rig for what they need.
+//
+//	the demonstration              TestDevOnce
+//	the Secret                     TestSecretHoldsWhatWasConfigured, TestConfigurationChanges
+//	a CA nobody here wrote         TestOpenSSLCA, TestRenewalBeforeExpiry, TestWaitingOpenSSL
+//	four ways, one result          TestFourWaysOneResult, TestSameEventTenTimes, TestFunctionsAsProcesses
+//	repair                         TestRepairWithoutTheCA, TestRepairLeavesForeignParts
+//	kill -9, SIGTERM, replicas     TestKillNineDuringEnrolments, TestDrainDuringEnrolments, TestTwoReplicas
+//	the CA, NATS, the API server   TestCADownForTwoMinutes, TestRestartDuringOutage,
+//	go away                        TestLosingNATSLosesNothing, TestAPIServerRestart
+//	the CA makes us wait           TestWaitingBlocksNobody, TestWaitingOutlivesTheProcess
+//	bad input                      TestRefusedEvents, TestMissingIssuer, TestMissingSecret, TestUnusableSecret,
+//	                               TestUndecodableAnswer, TestConfigOwnedByAnother
+//	no key outside Secrets         TestNoPrivateKeyOutsideSecrets
 package e2e
 
 import (
