@@ -138,6 +138,7 @@ func (f *Function) WantFacts(tb testing.TB, want ...string) {
 	var got []string
 	for _, fact := range f.Facts(tb, "", types.NamespacedName{}) {
 		got = append(got, fact.Type())
+		wantTold(tb, fact.Type())
 		if want := "/clusters/default/certloop/" + f.Name; fact.Source() != want {
 			tb.Errorf("%s has source %q, want %q", fact.Type(), fact.Source(), want)
 		}
@@ -153,9 +154,18 @@ func (f *Function) WantWork(tb testing.TB, want ...string) {
 	var got []string
 	for _, m := range f.Messages(tb, model.WorkStream, ">") {
 		got = append(got, strings.Replace(m.Subject, "."+f.World.Namespace+".", ".", 1))
+		wantTold(tb, m.Header.Get("ce-type"))
 	}
 	if !slices.Equal(got, want) {
 		tb.Errorf("got work on %q, want %q", got, want)
+	}
+}
+
+// wantTold checks that the README says that the function tells an event.
+func wantTold(tb testing.TB, eventType string) {
+	tb.Helper()
+	if !slices.Contains(Events(tb, "README.md", "events out"), eventType) {
+		tb.Errorf("%s is not among the events out of the README", eventType)
 	}
 }
 
