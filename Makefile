@@ -46,6 +46,7 @@ run: bin/certloop $(wildcard bin/kubeapi) ## see all of certloop work on this ma
 
 .PHONY: send-%
 send-%: ## POST functions/%/testdata/*.json to a running function: make send-enroll URL=http://127.0.0.1:8080
+	@ls functions/$*/testdata/*.json >/dev/null
 	@for event in functions/$*/testdata/*.json; do \
 		printf '%s: ' "$$event"; \
 		curl --silent --show-error --fail-with-body --max-time 120 --write-out '%{http_code}\n' \
