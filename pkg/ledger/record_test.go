@@ -15,7 +15,6 @@ import (
 	diff "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
@@ -275,24 +274,21 @@ func TestPromote(t *testing.T) {
 
 // A Secret that has the record's name and is not this configuration's is left alone.
 func TestRecordOfAnother(t *testing.T) {
-	owned := func(kind, name string, uid types.UID, controller bool) []metav1.OwnerReference {
-		return []metav1.OwnerReference{{APIVersion: model.GroupVersion.String(), Kind: kind, Name: name, UID: uid, Controller: &controller}}
+	owner := func(c *model.CMPCertificate, controller bool) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: model.GroupVersion.String(), Kind: model.CertificateKind, Name: c.Name, UID: c.UID, Controller: &controller}}
 	}
-	tests := map[string]func(*model.CMPCertificate) []metav1.OwnerReference{
-		"nobody's": func(*model.CMPCertificate) []metav1.OwnerReference { return nil },
-		"a former life's": func(c *model.CMPCertificate) []metav1.OwnerReference {
-			return owned(model.CertificateKind, c.Name, "former", true)
-		},
-		"no controller": func(c *model.CMPCertificate) []metav1.OwnerReference {
-			return owned(model.CertificateKind, c.Name, c.UID, false)
-		},
+	// Owners that do not exist are no case: the garbage collector takes such a Secret away.
+	tests := map[string]func(cert, other *model.CMPCertificate) []metav1.OwnerReference{
+		"nobody's":      func(_, _ *model.CMPCertificate) []metav1.OwnerReference { return nil },
+		"another's":     func(_, other *model.CMPCertificate) []metav1.OwnerReference { return owner(other, true) },
+		"no controller": func(cert, _ *model.CMPCertificate) []metav1.OwnerReference { return owner(cert, false) },
 	}
 	for name, owners := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			cert := r.declare("web", spec("web"))
 			mine := r.record(cert)
-			r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: model.RecordName("web"), OwnerReferences: owners(cert)}})
+			r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: model.RecordName("web"), OwnerReferences: owners(cert, r.declare("other", spec("other")))}})
 			if _, err := r.store.Record(t.Context(), cert); !errors.Is(err, ledger.ErrNotManaged) {
 				t.Errorf("reading: got error %v, want ErrNotManaged", err)
 			}
