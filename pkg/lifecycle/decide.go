@@ -54,7 +54,8 @@ func decide(v view) action {
 // leaseOver: the record has not changed since somebody looked one lease ago, so its
 // holder is gone.
 func (v view) leaseOver() bool {
-	return v.work.Reason == model.WorkLease && v.work.Seen == v.rec.Version()
+	cameBack := v.work.Reason == model.WorkLease || v.work.Reason == model.WorkManual
+	return cameBack && v.work.Seen == v.rec.Version()
 }
 
 func (v view) inFlight() action {

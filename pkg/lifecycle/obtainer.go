@@ -142,7 +142,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	}
 	switch decide(v) {
 	case comeBack:
-		a.later(a.o.now().Add(a.o.lease()), model.Work{Reason: model.WorkLease, Seen: a.rec.Version()})
+		a.comeBack()
 		return nil
 	case rest:
 		return a.rest(ctx)
@@ -157,6 +157,16 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		return a.deliver(ctx)
 	}
 	return nil
+}
+
+// comeBack asks for another look one lease later. What a person insisted on stays
+// insisted on.
+func (a *attempt) comeBack() {
+	w := model.Work{Reason: model.WorkLease, Seen: a.rec.Version()}
+	if a.work.Reason == model.WorkManual {
+		w.Reason = model.WorkManual
+	}
+	a.later(a.o.now().Add(a.o.lease()), w)
 }
 
 func (a *attempt) view(ctx context.Context) (view, error) {

@@ -104,7 +104,6 @@ type outcome struct {
 	next    time.Time // when certloop goes on by itself; zero when it does not
 	parked  bool      // somebody must change something
 	fact    string    // event type to tell, when it is news
-	orphans int64
 }
 
 // outcomeOfRecord is what the record says of the last attempt.

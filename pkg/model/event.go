@@ -216,8 +216,8 @@ type ObjectReference struct {
 type Work struct {
 	// Reason says why: poll, retry, lease, dependency, manual.
 	Reason string `json:"reason,omitempty"`
-	// Seen is the resourceVersion of the record at the time of asking. With reason
-	// lease it proves that nothing happened since: the holder of the lease is gone.
+	// Seen is the resourceVersion of the record at the time of asking. If it is still
+	// the same one lease later nothing happened since: the holder of the lease is gone.
 	Seen string `json:"seen,omitempty"`
 }
 
