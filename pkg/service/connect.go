@@ -22,8 +22,8 @@ const (
 
 	// Requests a second to the API server, and how many at once: it has its own
 	// fairness, this keeps one process from a storm.
-	kubeQPS   = 100
-	kubeBurst = 200
+	kubeQPS   = 1000
+	kubeBurst = 2000
 )
 
 // Env is what a function is wired from.
@@ -161,7 +161,7 @@ func tell(ctx context.Context, log *slog.Logger) []nats.Option {
 // servers are the NATS servers without what a URL says before the host.
 func servers(urls string) string {
 	var all []string
-	for _, server := range strings.Split(urls, ",") {
+	for server := range strings.SplitSeq(urls, ",") {
 		all = append(all, strings.TrimSpace(server[strings.LastIndexByte(server, '@')+1:]))
 	}
 	return strings.Join(all, ",")
