@@ -57,7 +57,7 @@ func (f *feed) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		f.complain(ctx, "watch interrupted: listing again", err)
+		f.complain(ctx, "listing again", err)
 		if time.Since(began) > lastPause {
 			pause = firstPause
 		}
@@ -109,7 +109,7 @@ func (f *feed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (w
 	case apierrors.IsGone(err), apierrors.IsResourceExpired(err):
 		return lost(err), nil
 	case ctx.Err() == nil:
-		f.complain(ctx, "cannot watch yet", err)
+		f.complain(ctx, "waiting to watch", err)
 	}
 	return nil, io.EOF
 }
@@ -125,7 +125,7 @@ func lost(err error) watch.Interface {
 // complain logs a trouble unless it was logged already.
 func (f *feed) complain(ctx context.Context, what string, err error) {
 	if text := what + err.Error(); text != f.said {
-		f.log.WarnContext(ctx, what, "resource", f.resource, "err", err)
+		f.log.WarnContext(ctx, "watch interrupted", "doing", what, "resource", f.resource, "err", err)
 		f.said = text
 	}
 }

@@ -192,7 +192,7 @@ func (p *parser) integer(field string) int64 {
 
 func (p *parser) bigInteger(t tag.Tag, field string) *big.Int {
 	content := p.enter(t, field)
-	b := []byte(content.in)
+	b := content.in
 	p.check(len(b) > 0 && len(b) <= MaxNonceBytes && minimalInteger(b), field)
 	if !p.ok() {
 		return nil

@@ -61,8 +61,7 @@ func ExampleParseName() {
 func ExampleParseMessage() {
 	var der []byte // the body of an HTTP POST
 	message, err := cmp.ParseMessage(der)
-	var syntax *cmp.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*cmp.SyntaxError](err); ok {
 		fmt.Println(syntax.Field, "of", syntax.Section)
 		return
 	}

@@ -121,8 +121,7 @@ func shown(u *url.URL) string {
 
 // withoutURL takes off what net/http adds, which may show more of the URL than we want.
 func withoutURL(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
 	}
 	return err

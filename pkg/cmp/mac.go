@@ -4,7 +4,7 @@ import (
 	"crypto"
 	"crypto/hmac"
 	"crypto/pbkdf2"
-	_ "crypto/sha1" // for peers that cannot do better, where allowed
+	_ "crypto/sha1" //nolint:gosec // for peers that cannot do better, where allowed
 	"encoding/asn1"
 	"errors"
 	"fmt"

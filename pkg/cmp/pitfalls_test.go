@@ -483,7 +483,7 @@ func TestPitfall25OddPaths(t *testing.T) {
 		s := signed(t).asking(t, TypeP10CR)
 		s.req = Request{Type: TypeP10CR, CSR: s.req.CSR}
 		tr := s.begin(t)
-		if got, err := mustParse(t, tr.Step().Send).Body.(P10CR), error(nil); err != nil || !bytes.Equal(got, s.req.CSR) {
+		if got, ok := mustParse(t, tr.Step().Send).Body.(P10CR); !ok || !bytes.Equal(got, s.req.CSR) {
 			t.Error("the CSR has changed")
 		}
 		step := s.next(t, tr, s.ca.granted(t, tr.Step().Send))

@@ -176,9 +176,9 @@ func TestRejectCertificate(t *testing.T) {
 	s := signed(t)
 	tr := s.begin(t)
 	s.next(t, tr, s.ca.granted(t, tr.Step().Send))
-	step := tr.RejectCertificate(FailIncorrectData, "not for us")
+	tr.RejectCertificate(FailIncorrectData, "not for us")
 	tr = s.resumed(t, tr)
-	step = tr.Step()
+	step := tr.Step()
 	conf := mustParse(t, step.Send).Body.(CertConf)
 	if got := conf[0].StatusInfo; got == nil || got.Status != StatusRejection || got.FailInfo != FailIncorrectData || got.Text[0] != "not for us" {
 		t.Errorf("certConf says %+v", got)
@@ -330,9 +330,9 @@ func TestPitfall02SignedAnswerToMAC(t *testing.T) {
 func TestPitfall09ExtraCertsOnlyOnce(t *testing.T) {
 	s := signed(t)
 	tr := s.begin(t)
-	step := s.next(t, tr, s.ca.granted(t, tr.Step().Send))
+	s.next(t, tr, s.ca.granted(t, tr.Step().Send))
 	tr = s.resumed(t, tr)
-	step = tr.Step()
+	step := tr.Step()
 	m := s.ca.confirmed(t, step.Send)
 	m.Header.Sender = DirectoryName(s.ca.signer.RawSubject)
 	m.Header.ProtectionAlg = AlgorithmIdentifier{Algorithm: oidECDSAWithSHA256}
@@ -661,7 +661,7 @@ func TestNothingPrintsSecrets(t *testing.T) {
 	}
 	scalarDecimal := new(big.Int).SetBytes(scalar).String()
 	for _, text := range shown {
-		for _, hidden := range []string{"xyzzy-secret", fmt.Sprintf("%x", "xyzzy-secret"), fmt.Sprint([]byte("xyzzy-secret")),
+		for _, hidden := range []string{"xyzzy-secret", fmt.Sprintf("%x", "xyzzy-secret"), fmt.Sprintf("%d", []byte("xyzzy-secret")),
 			scalarDecimal, fmt.Sprintf("%x", scalar), string(scalar)} {
 			if strings.Contains(text, hidden) {
 				t.Errorf("%q shows %q", text, hidden)

@@ -47,7 +47,7 @@ func newRoom(der []byte) (*Message, *fault) {
 	switch bodyTag(der) {
 	case TypeIR, TypeCR, TypeKUR:
 		r := new(requestRoom)
-		r.room.extensions, r.room.octets, r.room.messages = r.extensions[:0], r.octets[:0], r.message[:0]
+		r.room.extensions, r.room.octets, r.messages = r.extensions[:0], r.octets[:0], r.message[:0]
 		r.fault.room = &r.room
 		return &r.Message, &r.fault
 	case TypeIP, TypeCP, TypeKUP:

@@ -99,10 +99,10 @@ func kindOf(key crypto.PublicKey) (keyKind, crypto.Hash, error) {
 
 // unknownCurve says which curve it is that cannot be used, and which can.
 func unknownCurve(key *ecdsa.PublicKey) error {
-	if key.Curve == nil || key.Curve.Params() == nil {
+	if key.Curve == nil || key.Params() == nil {
 		return errors.New("key without an elliptic curve: use P-256, P-384 or P-521")
 	}
-	p := key.Curve.Params()
+	p := key.Params()
 	if p.Name == "secp256k1" {
 		return errSecp256k1
 	}

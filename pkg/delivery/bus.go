@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -167,9 +168,7 @@ func scheduled(m *nats.Msg, subject, target string, due time.Time) outgoing {
 // addressed copies m, because publishing adds headers of its own.
 func addressed(m *nats.Msg, subject string) *nats.Msg {
 	header := make(nats.Header, len(m.Header)+3)
-	for name, values := range m.Header {
-		header[name] = values
-	}
+	maps.Copy(header, m.Header)
 	return &nats.Msg{Subject: subject, Header: header, Data: m.Data}
 }
 

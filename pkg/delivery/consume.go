@@ -102,7 +102,7 @@ func (r *Receiver) next(ctx, hard context.Context, consumer jetstream.Consumer) 
 		r.receive(hard, msg)
 		return nil
 	case errors.Is(err, nats.ErrTimeout), ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // no event came, or none is wanted any more
 	default:
 		return err
 	}

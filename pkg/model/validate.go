@@ -6,6 +6,7 @@ import (
 	"net/mail"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,10 +158,8 @@ func secretName(name string) *apis.FieldError {
 }
 
 func oneOf(value, path string, allowed ...string) *apis.FieldError {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return invalid(value, path, "must be one of "+strings.Join(allowed[1:], ", "))
 }
@@ -205,10 +204,8 @@ func (k PrivateKey) validate() *apis.FieldError {
 	default:
 		return invalid(k.Algorithm, "algorithm", "must be one of ECDSA, RSA")
 	}
-	for _, s := range sizes {
-		if k.Size == s {
-			return nil
-		}
+	if slices.Contains(sizes, k.Size) {
+		return nil
 	}
 	return invalid(strconv.Itoa(k.Size), "size", fmt.Sprintf("must be one of %d, %d, %d", sizes[1], sizes[2], sizes[3]))
 }

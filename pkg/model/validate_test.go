@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -131,7 +132,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	c := validCertificate()
 	c.Spec.IssuerRef.Name, c.Spec.Output.SecretName, c.Spec.Subject.Country = "", "", "x"
 	err := CheckCertificateEvent(configEvent(t, ConfigCreated, c))
-	invalid, ok := err.(*InvalidError)
+	invalid, ok := errors.AsType[*InvalidError](err)
 	if !ok || len(invalid.Fields) != 3 {
 		t.Fatalf("got %v, want an *InvalidError with three fields", err)
 	}

@@ -164,7 +164,7 @@ func (c Config) checkNames() (errs []error) {
 		errs = append(errs, fmt.Errorf("CERTLOOP_LOG_FORMAT=%q is not json, text or auto", c.LogFormat))
 	}
 	if len(validation.IsDNS1123Subdomain(c.Cluster)) > 0 {
-		errs = append(errs, fmt.Errorf("CERTLOOP_CLUSTER=%q is not made of a-z, 0-9, - and .", c.Cluster))
+		errs = append(errs, fmt.Errorf("CERTLOOP_CLUSTER=%q holds more than a-z, 0-9, dashes and dots", c.Cluster))
 	}
 	return errs
 }

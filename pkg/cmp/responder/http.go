@@ -52,8 +52,7 @@ func isCMP(header string) bool {
 }
 
 func readError(w http.ResponseWriter, err error) {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		http.Error(w, "the message is too large", http.StatusRequestEntityTooLarge)
 		return
 	}
