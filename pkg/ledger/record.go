@@ -125,7 +125,7 @@ func (s *Store) Record(ctx context.Context, cert *model.CMPCertificate) (*Record
 	}
 	rec, err := decode(secret)
 	if err != nil {
-		return nil, fmt.Errorf("record %s: %w", recordKey(cert), err)
+		return nil, fmt.Errorf("record %s %w: %w", recordKey(cert), ErrSpoilt, err)
 	}
 	rec.owner, rec.secret = cert, secret
 	return rec, nil

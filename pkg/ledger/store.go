@@ -26,6 +26,8 @@ var (
 	ErrConflict = errors.New("written by somebody else in the meantime")
 	// ErrNotManaged says that a Secret of that name exists and is not ours to replace.
 	ErrNotManaged = errors.New("not managed by this certificate")
+	// ErrSpoilt says that a record cannot be read: somebody has written to it.
+	ErrSpoilt = errors.New("cannot be read")
 	// ErrOwnedByAnother says that another field manager (kubectl, GitOps) owns a field that an event would change.
 	ErrOwnedByAnother = errors.New("owned by another field manager")
 )

@@ -397,6 +397,29 @@ func TestUndelivered(t *testing.T) {
 	}
 }
 
+// A record that somebody has spoilt is told, stops nobody else's sweep, and makes way.
+func TestSpoiltRecord(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.declare(model.ConfigCreated, "other", certificate("other", 24*time.Hour))
+	if err := r.overwrite(model.RecordName("web"), "tls.key", "rubbish"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.secrets.Delete(t.Context(), "other-tls", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.tick("sweep")
+	r.wantReady("other", true)
+	r.send(model.NewEvent(model.EnrollmentRequested, r.key("web"), nil))
+	r.wantReason("web", "RecordInvalid")
+	if err := r.secrets.Delete(t.Context(), model.RecordName("web"), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.send(model.NewEvent(model.EnrollmentRequested, r.key("web"), nil))
+	r.wantReady("web", true)
+}
+
 // Foreign labels and data keys are left alone; a Secret of something else is not touched.
 func TestForeignOutput(t *testing.T) {
 	r := newRig(t, nil)

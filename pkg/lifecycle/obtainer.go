@@ -133,7 +133,12 @@ type attempt struct {
 }
 
 func (a *attempt) run(ctx context.Context) (err error) {
-	if a.rec, err = a.o.Ledger.Record(ctx, a.cert); err != nil {
+	a.rec, err = a.o.Ledger.Record(ctx, a.cert)
+	if errors.Is(err, ledger.ErrSpoilt) {
+		a.rec = new(ledger.Record)
+		return a.unmet(ctx, &unmetError{"RecordInvalid", err.Error() + "; put it right, or delete it to have a new certificate issued"})
+	}
+	if err != nil {
 		return err
 	}
 	v, err := a.view(ctx)

@@ -52,8 +52,8 @@ func (w *Watcher) Changed(ctx context.Context, in event.Event) (out []event.Even
 // compare tells whether the output of one certificate has drifted from its record.
 func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event.Event) ([]event.Event, error) {
 	rec, err := w.Ledger.Record(ctx, c)
-	if errors.Is(err, ledger.ErrNotManaged) {
-		return nil, nil
+	if errors.Is(err, ledger.ErrNotManaged) || errors.Is(err, ledger.ErrSpoilt) {
+		return nil, nil // enroll tells in the status; the others are still to be looked at
 	}
 	if err != nil {
 		return nil, err
