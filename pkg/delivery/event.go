@@ -96,8 +96,13 @@ func faults(e event.Event) []error {
 		"id": e.ID(), "source": e.Source(), "type": e.Type(), "subject": e.Subject(),
 		"datacontenttype": e.DataContentType(), "dataschema": e.DataSchema(),
 	}
-	for name, v := range e.Extensions() {
-		values[name] = fmt.Sprint(v)
+	extensions := e.Extensions()
+	for _, name := range slices.Sorted(maps.Keys(extensions)) {
+		values[name] = fmt.Sprint(extensions[name])
+		// The SDK does not look at the names in events of version 0.3.
+		if strings.ContainsFunc(name, notInName) {
+			errs = append(errs, fmt.Errorf("%q: the name of an attribute is made of a-z and 0-9 (CloudEvents 1.0.2 §2.3)", clip(name, 80)))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		v := values[name]
@@ -109,6 +114,8 @@ func faults(e event.Event) []error {
 	}
 	return errs
 }
+
+func notInName(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 
 func isControl(r rune) bool { return r < 0x20 || r >= 0x7f && r <= 0x9f }
 

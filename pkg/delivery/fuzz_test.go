@@ -27,6 +27,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add("ce-specversion: 1.0\nce-: x\nce-id: 1\nce-source: %zz\nce-type: t\nce-time: now", []byte{0xff})
 	f.Add("", []byte(`{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":"AAEC","n":1,"b":true,"time":"2030-01-02T03:04:05Z"}`))
 	f.Add("", []byte(`{"specversion":"0.3","id":"1","source":"/s","type":"t","datacontentencoding":"base64","data":"AAEC"}`))
+	f.Add("", []byte("{\"specversion\":\"0.3\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"t\",\"d\xe8tacontentencoding\":\"base64\",\"data\":\"AAEC\"}"))
 	f.Fuzz(func(t *testing.T, headers string, body []byte) {
 		header := parseHeader(headers)
 		checkEvent(t, header, body)
