@@ -119,19 +119,29 @@ func (v view) request() string {
 }
 
 func renewalTime(i *ledger.Issuance, spec *model.CMPCertificateSpec) time.Time {
-	var before time.Duration
-	if spec.RenewBefore != nil {
-		before = spec.RenewBefore.Duration
-	}
 	cert := i.Certificate()
-	return model.RenewalTime(cert.NotBefore, cert.NotAfter, before)
+	return model.RenewalTime(cert.NotBefore, cert.NotAfter, spec.RenewLead(cert.NotAfter.Sub(cert.NotBefore)))
 }
 
-// configDigest identifies what a configuration asks of a CA. When to renew and where
-// to deliver are not part of it: changing them needs no new certificate.
+// asked is the part of a configuration that a CA is asked for. Changing anything else
+// needs no new certificate.
+type asked struct {
+	Type              string
+	IssuerRef         model.IssuerReference
+	PrivateKey        model.PrivateKey
+	Subject           *model.Subject
+	SubjectAltNames   *model.SubjectAltNames
+	KeyUsages         []model.KeyUsage
+	ExtendedKeyUsages []model.ExtendedKeyUsage
+	Validity          time.Duration
+}
+
+// configDigest identifies what a configuration asks of a CA.
 func configDigest(spec model.CMPCertificateSpec) string {
-	spec.RenewBefore, spec.Output = nil, model.Output{}
-	js, err := json.Marshal(spec)
+	js, err := json.Marshal(asked{
+		spec.Type, spec.IssuerRef, spec.PrivateKey, spec.Subject, spec.SubjectAltNames,
+		spec.KeyUsages, spec.ExtendedKeyUsages, spec.RequestedValidity(),
+	})
 	if err != nil {
 		panic(fmt.Sprintf("lifecycle: a specification cannot be encoded: %v", err)) // it came from JSON
 	}

@@ -40,9 +40,9 @@ func (a *attempt) template(key ledger.PrivateKey) (t cmp.CertTemplate, err error
 		return t, err
 	}
 	t.PublicKey = key.Signer().Public()
-	if spec.Validity != nil {
+	if lifetime := spec.RequestedValidity(); lifetime > 0 {
 		t.NotBefore = a.o.now().UTC().Truncate(time.Second)
-		t.NotAfter = t.NotBefore.Add(spec.Validity.Duration)
+		t.NotAfter = t.NotBefore.Add(lifetime)
 	}
 	return t, nil
 }

@@ -11,6 +11,10 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:selectablefield:JSONPath=`.status.renewalDay`
 // +kubebuilder:selectablefield:JSONPath=`.spec.issuerRef.name`
 // +kubebuilder:selectablefield:JSONPath=`.spec.output.secretName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.output.privateKey.secretName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.output.certificate.secretName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.output.chain.secretName`
+// +kubebuilder:selectablefield:JSONPath=`.spec.output.caBundle.secretName`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.spec.output.secretName`
@@ -45,9 +49,25 @@ const (
 	EndEntity   = "endEntity"   // a workload's certificate
 )
 
+// Origins of a certificate.
+const (
+	OriginCreate = "create" // a new key and a new certificate (OCCM: AUTOMATIC)
+	OriginAdopt  = "adopt"  // what already is in the output Secret, until its first renewal (OCCM: MANUAL)
+)
+
+// What becomes of output Secrets when a configuration is withdrawn.
+const (
+	DeletionKeep            = "keep"
+	DeletionDelete          = "delete"
+	DeletionRevokeAndDelete = "revokeAndDelete"
+)
+
 // CMPCertificateSpec is what is wanted of a certificate.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.validity) || duration(self.renewBefore) < duration(self.validity)",message="renewBefore must be shorter than validity"
+// +kubebuilder:validation:XValidation:rule="!has(self.renewBeforeDays) || !has(self.validityDays) || self.renewBeforeDays < self.validityDays",message="renewBeforeDays must be less than validityDays"
+// +kubebuilder:validation:XValidation:rule="!(has(self.validity) && has(self.validityDays))",message="set validity or validityDays, not both"
+// +kubebuilder:validation:XValidation:rule="[has(self.renewBefore), has(self.renewBeforeDays), has(self.renewBeforePercentage)].filter(x, x).size() <= 1",message="set one of renewBefore, renewBeforeDays and renewBeforePercentage"
 // +kubebuilder:validation:XValidation:rule="has(self.subject) || has(self.subjectAltNames)",message="set subject, subjectAltNames or both"
 type CMPCertificateSpec struct {
 	// type is cmpIdentity for the certificate that signs CMP requests, endEntity for a workload's.
@@ -57,8 +77,27 @@ type CMPCertificateSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="type cannot be changed: make a new CMPCertificate"
 	Type string `json:"type,omitempty"`
 
-	// issuerRef names the CMPIssuer, in the same namespace.
+	// networkFunction the certificate is for, such as AMF; a label on the output Secret and in metrics.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
+	NetworkFunction string `json:"networkFunction,omitempty"`
+
+	// purpose of the certificate, such as SBI; likewise.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
+	Purpose string `json:"purpose,omitempty"`
+
+	// issuerRef names the CMPIssuer, in the same namespace, or the CMPClusterIssuer.
 	IssuerRef IssuerReference `json:"issuerRef"`
+
+	// origin is create (AUTOMATIC: a new key and certificate) or adopt (MANUAL: what already is in the output Secret is
+	// taken over as it is, and follows this configuration from its first renewal).
+	// +optional
+	// +kubebuilder:validation:Enum=create;adopt;AUTOMATIC;MANUAL
+	// +kubebuilder:default=create
+	Origin string `json:"origin,omitempty"`
 
 	// privateKey says what key is generated: a new one for every certificate and every renewal.
 	// +optional
@@ -85,25 +124,79 @@ type CMPCertificateSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	ExtendedKeyUsages []ExtendedKeyUsage `json:"extendedKeyUsages,omitempty"`
 
+	// basicConstraints is endEntity: certloop never asks for a CA certificate, and refuses one.
+	// +optional
+	// +kubebuilder:validation:Enum=endEntity
+	BasicConstraints string `json:"basicConstraints,omitempty"`
+
 	// validity is the lifetime asked for, for example 2160h. The CA may grant another one; renewal follows what was granted.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="validity must be at least 10s"
 	Validity *metav1.Duration `json:"validity,omitempty"`
 
-	// renewBefore is how long before the end of its validity the certificate is renewed. Default: a third of the granted lifetime.
+	// validityDays is the lifetime asked for, in days.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=36500
+	ValidityDays int32 `json:"validityDays,omitempty"`
+
+	// renewBefore is how long before the end of its validity the certificate is renewed. Default: a third of the granted
+	// lifetime. However it is set, a third of the granted lifetime passes before the first renewal.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="renewBefore must be positive"
 	RenewBefore *metav1.Duration `json:"renewBefore,omitempty"`
 
+	// renewBeforeDays is renewBefore in days.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=36500
+	RenewBeforeDays int32 `json:"renewBeforeDays,omitempty"`
+
+	// renewBeforePercentage is renewBefore in percent of the granted lifetime.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=66
+	RenewBeforePercentage int32 `json:"renewBeforePercentage,omitempty"`
+
 	// output says where key and certificate are delivered.
 	Output Output `json:"output"`
+
+	// caBundle names the certificates that the workload is to trust, copied to the output. Default: the trust anchor that
+	// the certificate chains to.
+	// +optional
+	CABundle *CertificatesSource `json:"caBundle,omitempty"`
+
+	// record says what certloop keeps for itself.
+	// +optional
+	// +kubebuilder:default={}
+	Record RecordPolicy `json:"record,omitempty"`
+
+	// deletionPolicy says what becomes of the output Secrets when this configuration is withdrawn: keep, delete, or
+	// revokeAndDelete (the CA is asked to revoke first).
+	// +optional
+	// +kubebuilder:validation:Enum=keep;delete;revokeAndDelete
+	// +kubebuilder:default=keep
+	DeletionPolicy string `json:"deletionPolicy,omitempty"`
+
+	// paused stops everything certloop does for this certificate, renewals and repairs included.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+}
+
+// RecordPolicy says what certloop keeps for itself.
+type RecordPolicy struct {
+	// keepKey keeps a second copy of the private key in the record, from which a lost output is restored without the CA.
+	// Without it a deleted output is enrolled anew.
+	// +optional
+	// +kubebuilder:default=true
+	KeepKey *bool `json:"keepKey,omitempty"`
 }
 
 // IssuerReference names an issuer.
 type IssuerReference struct {
-	// kind is CMPIssuer.
+	// kind is CMPIssuer or CMPClusterIssuer.
 	// +optional
-	// +kubebuilder:validation:Enum=CMPIssuer
+	// +kubebuilder:validation:Enum=CMPIssuer;CMPClusterIssuer
 	// +kubebuilder:default=CMPIssuer
 	Kind string `json:"kind,omitempty"`
 	// name of the issuer.
@@ -114,17 +207,18 @@ type IssuerReference struct {
 
 // Key algorithms.
 const (
-	ECDSA = "ECDSA"
-	RSA   = "RSA"
+	ECDSA   = "ECDSA"
+	RSA     = "RSA"
+	Ed25519 = "Ed25519"
 )
 
 // PrivateKey says what key to generate.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048,3072,4096] : self.size in [256,384,521])",message="size must be 2048, 3072 or 4096 for RSA and 256, 384 or 521 for ECDSA (secp256k1 is not supported: use ECDSA 256, which is P-256)"
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048,3072,4096] : self.algorithm == 'ECDSA' && self.size in [256,384,521])",message="size must be 2048, 3072 or 4096 for RSA, 256, 384 or 521 for ECDSA and absent for Ed25519 (secp256k1 is not supported: use ECDSA 256, which is P-256)"
 type PrivateKey struct {
-	// algorithm is ECDSA or RSA.
+	// algorithm is ECDSA, RSA or Ed25519.
 	// +optional
-	// +kubebuilder:validation:Enum=ECDSA;RSA
+	// +kubebuilder:validation:Enum=ECDSA;RSA;Ed25519
 	// +kubebuilder:default=ECDSA
 	Algorithm string `json:"algorithm,omitempty"`
 	// size in bits: 256, 384 or 521 for ECDSA (default 256), 2048, 3072 or 4096 for RSA (default 2048).
@@ -134,6 +228,8 @@ type PrivateKey struct {
 
 // Subject is a distinguished name. Its attributes are encoded in the order country,
 // stateOrProvince, locality, organization, organizationalUnit, commonName, serialNumber.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.distinguishedName) || [has(self.country), has(self.stateOrProvince), has(self.locality), has(self.organization), has(self.organizationalUnit), has(self.commonName), has(self.serialNumber)].filter(x, x).size() == 0",message="set distinguishedName alone, or the single attributes"
 type Subject struct {
 	// +optional
 	// +kubebuilder:validation:Pattern=`^[A-Z]{2}$`
@@ -156,6 +252,10 @@ type Subject struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	SerialNumber string `json:"serialNumber,omitempty"`
+	// distinguishedName is a whole name, /type=value/… as OpenSSL writes it or RFC 4514, where the attributes above are not enough.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	DistinguishedName string `json:"distinguishedName,omitempty"`
 }
 
 // MaxSubjectAltNames bounds the names of one kind in a certificate.
@@ -196,15 +296,57 @@ type KeyUsage string
 // +kubebuilder:validation:Enum=serverAuth;clientAuth;codeSigning;emailProtection;timeStamping;OCSPSigning
 type ExtendedKeyUsage string
 
-// Output says where key and certificate are delivered: one Secret of type
+// Output says where key and certificate are delivered. By default one Secret of type
 // kubernetes.io/tls with the data keys tls.key, tls.crt (the certificate followed by
 // its chain) and ca.crt (the trust anchor the chain ends in, when it is known).
+//
+// Parts in different Secrets cannot be replaced at one instant: for a moment a reader may
+// see a key beside the former certificate. certloop warns of that and does it.
 type Output struct {
 	// secretName is the name of the Secret, in the same namespace. certloop creates it, and replaces what others put there.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	SecretName string `json:"secretName"`
+	// privateKey goes to the data key tls.key by default, in PEM (PKCS #8).
+	// +optional
+	PrivateKey *OutputPart `json:"privateKey,omitempty"`
+	// certificate goes to the data key tls.crt by default, in PEM, followed by the chain unless chain is set.
+	// +optional
+	Certificate *OutputPart `json:"certificate,omitempty"`
+	// chain, when set, receives the issuers of the certificate upward; the certificate then stands alone.
+	// +optional
+	Chain *OutputPart `json:"chain,omitempty"`
+	// caBundle goes to the data key ca.crt by default, in PEM.
+	// +optional
+	CABundle *OutputPart `json:"caBundle,omitempty"`
 }
+
+// Encodings of an output part.
+const (
+	PEM = "PEM"
+	DER = "DER"
+)
+
+// OutputPart is a place in a Secret.
+type OutputPart struct {
+	// secretName is the Secret of this part. Default: that of the output.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName,omitempty"`
+	// key is the data key of this part.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+	// encoding is PEM or DER. Several certificates in DER follow each other without anything between.
+	// +optional
+	// +kubebuilder:validation:Enum=PEM;DER
+	// +kubebuilder:default=PEM
+	Encoding string `json:"encoding,omitempty"`
+}
+
+// CleanUpFinalizer keeps a withdrawn configuration until its deletionPolicy is carried out.
+const CleanUpFinalizer = "certloop.io/clean-up"
 
 // Condition types of a CMPCertificate, as kstatus reads them.
 const (
@@ -249,6 +391,16 @@ type CMPCertificateStatus struct {
 	// attempts that failed since the last success.
 	// +optional
 	Attempts int64 `json:"attempts,omitempty"`
+	// renewRequest and recreateRequest are the values of the annotations certloop.io/renew and certloop.io/recreate that were
+	// carried out last.
+	// +optional
+	RenewRequest string `json:"renewRequest,omitempty"`
+	// +optional
+	RecreateRequest string `json:"recreateRequest,omitempty"`
+	// differences between what was asked for, or is adopted, and the configuration.
+	// +optional
+	// +listType=atomic
+	Differences []string `json:"differences,omitempty"`
 	// nextAttempt is when certloop tries or polls again.
 	// +optional
 	NextAttempt *metav1.Time `json:"nextAttempt,omitempty"`

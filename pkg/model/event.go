@@ -39,9 +39,19 @@ const (
 	// Work that certloop gives to itself.
 	EnrollmentRequested = "io.certloop.enrollment.requested.v1"
 	RenewalRequested    = "io.certloop.renewal.requested.v1"
+	RecreationRequested = "io.certloop.recreation.requested.v1"
+	RevocationRequested = "io.certloop.revocation.requested.v1"
+	IssuerProbe         = "io.certloop.issuer.probe.v1"
+	IssuerRelease       = "io.certloop.issuer.release.v1"
+	InputChanged        = "io.certloop.input.changed.v1"
 
 	// Facts.
 	ConfigRejected      = "io.certloop.config.rejected.v1"
+	ConfigApplied       = "io.certloop.config.applied.v1"
+	IssuerReady         = "io.certloop.issuer.ready.v1"
+	IssuerFailed        = "io.certloop.issuer.failed.v1"
+	IssuerUnavailable   = "io.certloop.issuer.unavailable.v1"
+	IssuerAvailable     = "io.certloop.issuer.available.v1"
 	CertificateIssued   = "io.certloop.certificate.issued.v1"
 	CertificateRenewed  = "io.certloop.certificate.renewed.v1"
 	CertificateRestored = "io.certloop.certificate.restored.v1"
@@ -50,9 +60,14 @@ const (
 	CertificateParked   = "io.certloop.certificate.parked.v1"
 	CertificateExpiring = "io.certloop.certificate.expiring.v1"
 	CertificateExpired  = "io.certloop.certificate.expired.v1"
+	CertificateAdopted  = "io.certloop.certificate.adopted.v1"
+	CertificateRevoked  = "io.certloop.certificate.revoked.v1"
+	CertificateEnded    = "io.certloop.certificate.ended.v1"
+	SecretContended     = "io.certloop.secret.contended.v1"
 	SecretModified      = "io.certloop.secret.modified.v1"
 	SecretDeleted       = "io.certloop.secret.deleted.v1"
 	ScanCompleted       = "io.certloop.scan.completed.v1"
+	ScanHeld            = "io.certloop.scan.held.v1"
 	IssuanceMaybeOrphan = "io.certloop.issuance.orphaned.v1"
 )
 
@@ -214,7 +229,7 @@ type ObjectReference struct {
 
 // Work is the data of enrollment.requested and renewal.requested.
 type Work struct {
-	// Reason says why: poll, retry, lease, dependency, manual.
+	// Reason says why: poll, retry, lease, dependency, manual, probe.
 	Reason string `json:"reason,omitempty"`
 	// Seen is the resourceVersion of the record at the time of asking. If it is still
 	// the same one lease later nothing happened since: the holder of the lease is gone.
@@ -228,6 +243,7 @@ const (
 	WorkLease      = "lease"
 	WorkDependency = "dependency"
 	WorkManual     = "manual"
+	WorkProbe      = "probe" // try the CA although its circuit is open
 )
 
 // CertificateFact is the data of certificate.issued, .renewed, .restored, .expiring and .expired.
@@ -270,6 +286,53 @@ type RejectedFact struct {
 type OrphanFact struct {
 	TransactionID string `json:"transactionID"` // hex, of the abandoned transaction
 	Reason        string `json:"reason"`
+}
+
+// Effects of a changed configuration.
+const (
+	EffectReissue     = "reissue"     // a new certificate is obtained now
+	EffectNextRenewal = "nextRenewal" // the next renewal follows it
+	EffectOutput      = "output"      // the output is written again, without the CA
+	EffectNone        = "none"
+)
+
+// ChangeFact is the data of config.applied.
+type ChangeFact struct {
+	Generation int64    `json:"generation"`
+	Effect     string   `json:"effect"`
+	Fields     []string `json:"fields,omitempty"` // paths that changed and matter
+}
+
+// IssuerFact is the data of issuer.ready, .failed, .unavailable and .available.
+type IssuerFact struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Waiting int    `json:"waiting,omitempty"` // certificates that wait for it
+}
+
+// InputFact is the data of input.changed.
+type InputFact struct {
+	SecretName      string `json:"secretName"`
+	ResourceVersion string `json:"resourceVersion,omitempty"` // absent when the Secret is gone
+	IssuerKind      string `json:"issuerKind"`
+}
+
+// RevocationFact is the data of certificate.revoked and of revocation.requested.
+type RevocationFact struct {
+	Serial string `json:"serial,omitempty"` // hex
+	Reason string `json:"reason,omitempty"` // a CRLReason by its name in RFC 5280 §5.3.1
+}
+
+// EndFact is the data of certificate.ended.
+type EndFact struct {
+	DeletionPolicy string   `json:"deletionPolicy"`
+	Deleted        []string `json:"deleted,omitempty"` // names of Secrets
+}
+
+// HeldFact is the data of scan.held.
+type HeldFact struct {
+	Due  int `json:"due"`  // found due at once
+	Told int `json:"told"` // asked to be renewed now
 }
 
 // ScanFact is the data of scan.completed.

@@ -13,10 +13,12 @@ var GroupVersion = schema.GroupVersion{Group: "certloop.io", Version: "v1alpha1"
 
 // Kinds and plural resource names of the custom resources.
 const (
-	CertificateKind     = "CMPCertificate"
-	CertificateResource = "cmpcertificates"
-	IssuerKind          = "CMPIssuer"
-	IssuerResource      = "cmpissuers"
+	CertificateKind       = "CMPCertificate"
+	CertificateResource   = "cmpcertificates"
+	IssuerKind            = "CMPIssuer"
+	IssuerResource        = "cmpissuers"
+	ClusterIssuerKind     = "CMPClusterIssuer"
+	ClusterIssuerResource = "cmpclusterissuers"
 )
 
 // Labels and annotations on the Secrets that certloop writes.
@@ -32,6 +34,19 @@ const (
 	ManagedBy  = "certloop"
 	RoleRecord = "record"
 	RoleOutput = "output"
+	// RoleInput is for people to set on Secrets that issuers name, so that a change of them is told at once; a
+	// sweep finds it otherwise.
+	RoleInput = "input"
+
+	NetworkFunctionLabel = "certloop.io/network-function" // spec.networkFunction
+	PurposeLabel         = "certloop.io/purpose"          // spec.purpose
+)
+
+// Annotations by which people ask for something on a CMPCertificate. Any value asks once;
+// another value asks again.
+const (
+	RenewAnnotation    = "certloop.io/renew"    // a key update now
+	RecreateAnnotation = "certloop.io/recreate" // a new certificate by an initial request, and new attempts where one was parked
 )
 
 // Field managers of server-side apply.

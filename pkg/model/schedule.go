@@ -18,6 +18,29 @@ func RenewalTime(notBefore, notAfter time.Time, renewBefore time.Duration) time.
 	return due
 }
 
+const day = 24 * time.Hour
+
+// RequestedValidity is the lifetime to ask for; zero leaves it to the CA.
+func (s *CMPCertificateSpec) RequestedValidity() time.Duration {
+	if s.Validity != nil {
+		return s.Validity.Duration
+	}
+	return time.Duration(s.ValidityDays) * day
+}
+
+// RenewLead is how long before its end a certificate of the given lifetime is to be
+// renewed; zero leaves it to RenewalTime.
+func (s *CMPCertificateSpec) RenewLead(lifetime time.Duration) time.Duration {
+	switch {
+	case s.RenewBefore != nil:
+		return s.RenewBefore.Duration
+	case s.RenewBeforePercentage > 0:
+		return lifetime / 100 * time.Duration(s.RenewBeforePercentage)
+	default:
+		return time.Duration(s.RenewBeforeDays) * day
+	}
+}
+
 // RenewalDay is the value of status.renewalDay: the UTC day of a time.
 func RenewalDay(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 

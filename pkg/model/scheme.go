@@ -7,7 +7,7 @@ import (
 
 // AddToScheme registers the custom resources.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &CMPIssuer{}, &CMPIssuerList{}, &CMPCertificate{}, &CMPCertificateList{})
+	s.AddKnownTypes(GroupVersion, &CMPIssuer{}, &CMPIssuerList{}, &CMPClusterIssuer{}, &CMPClusterIssuerList{}, &CMPCertificate{}, &CMPCertificateList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }
