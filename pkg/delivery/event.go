@@ -129,7 +129,10 @@ func keyOf(e event.Event) (types.NamespacedName, error) {
 	if key == (types.NamespacedName{}) {
 		return key, nil
 	}
-	problems := validation.IsDNS1123Label(key.Namespace)
+	var problems []string
+	if key.Namespace != "" { // a CMPClusterIssuer has none
+		problems = validation.IsDNS1123Label(key.Namespace)
+	}
 	if len(problems) > 0 {
 		return types.NamespacedName{}, fmt.Errorf("namespace %q: %s", clip(key.Namespace, 80), problems[0])
 	}

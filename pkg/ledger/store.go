@@ -74,12 +74,6 @@ func (s *Store) Certificate(ctx context.Context, key types.NamespacedName) (*mod
 	return out, get(ctx, s.own, model.CertificateResource, key, out)
 }
 
-// Issuer reads an issuer; ErrNotFound when there is none.
-func (s *Store) Issuer(ctx context.Context, key types.NamespacedName) (*model.CMPIssuer, error) {
-	out := new(model.CMPIssuer)
-	return out, get(ctx, s.own, model.IssuerResource, key, out)
-}
-
 // Secret reads an input Secret; ErrNotFound when there is none.
 func (s *Store) Secret(ctx context.Context, key types.NamespacedName) (*corev1.Secret, error) {
 	out := new(corev1.Secret)
@@ -87,7 +81,7 @@ func (s *Store) Secret(ctx context.Context, key types.NamespacedName) (*corev1.S
 }
 
 func get(ctx context.Context, c rest.Interface, resource string, key types.NamespacedName, into runtime.Object) error {
-	err := c.Get().Namespace(key.Namespace).Resource(resource).Name(key.Name).Do(ctx).Into(into)
+	err := c.Get().NamespaceIfScoped(key.Namespace, key.Namespace != "").Resource(resource).Name(key.Name).Do(ctx).Into(into)
 	return explain(err, "reading", resource, key)
 }
 
@@ -156,21 +150,15 @@ func (s *Store) ApplyCertificate(ctx context.Context, key types.NamespacedName, 
 	return out, s.apply(ctx, model.CertificateKind, model.CertificateResource, key, spec, out)
 }
 
-// ApplyIssuer does for an issuer what ApplyCertificate does for a certificate.
-func (s *Store) ApplyIssuer(ctx context.Context, key types.NamespacedName, spec model.CMPIssuerSpec) (*model.CMPIssuer, error) {
-	out := new(model.CMPIssuer)
-	return out, s.apply(ctx, model.IssuerKind, model.IssuerResource, key, spec, out)
-}
-
 func (s *Store) apply(ctx context.Context, kind, resource string, key types.NamespacedName, spec any, into runtime.Object) error {
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": model.GroupVersion.String(), "kind": kind,
-		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace}, "spec": spec,
+		"metadata": objectMeta(key), "spec": spec,
 	})
 	if err != nil {
 		return err
 	}
-	err = s.own.Patch(types.ApplyYAMLPatchType).Namespace(key.Namespace).Resource(resource).Name(key.Name).
+	err = s.own.Patch(types.ApplyYAMLPatchType).NamespaceIfScoped(key.Namespace, key.Namespace != "").Resource(resource).Name(key.Name).
 		Param("fieldManager", model.EventFieldManager).Body(body).Do(ctx).Into(into)
 	switch {
 	case apierrors.IsConflict(err):
@@ -180,6 +168,14 @@ func (s *Store) apply(ctx context.Context, kind, resource string, key types.Name
 	default:
 		return explain(err, "applying", resource, key)
 	}
+}
+
+func objectMeta(key types.NamespacedName) map[string]any {
+	m := map[string]any{"name": key.Name}
+	if key.Namespace != "" {
+		m["namespace"] = key.Namespace
+	}
+	return m
 }
 
 // noNamespace tells the namespace that does not exist, which the sender of an event
@@ -200,12 +196,6 @@ func (s *Store) DeleteCertificate(ctx context.Context, key types.NamespacedName)
 	return s.withdraw(ctx, model.CertificateResource, key, cert, err)
 }
 
-// DeleteIssuer does for an issuer what DeleteCertificate does for a certificate.
-func (s *Store) DeleteIssuer(ctx context.Context, key types.NamespacedName) error {
-	issuer, err := s.Issuer(ctx, key)
-	return s.withdraw(ctx, model.IssuerResource, key, issuer, err)
-}
-
 func (s *Store) withdraw(ctx context.Context, resource string, key types.NamespacedName, obj metav1.Object, err error) error {
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -218,7 +208,7 @@ func (s *Store) withdraw(ctx context.Context, resource string, key types.Namespa
 	}
 	uid := obj.GetUID()
 	opts := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-	err = explain(s.own.Delete().Namespace(key.Namespace).Resource(resource).Name(key.Name).Body(opts).Do(ctx).Error(), "deleting", resource, key)
+	err = explain(s.own.Delete().NamespaceIfScoped(key.Namespace, key.Namespace != "").Resource(resource).Name(key.Name).Body(opts).Do(ctx).Error(), "deleting", resource, key)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -240,14 +230,9 @@ func (s *Store) UpdateCertificateStatus(ctx context.Context, cert *model.CMPCert
 	return s.updateStatus(ctx, model.CertificateResource, cert, cert)
 }
 
-// UpdateIssuerStatus writes the status of an issuer as it was read; ErrConflict likewise.
-func (s *Store) UpdateIssuerStatus(ctx context.Context, issuer *model.CMPIssuer) error {
-	return s.updateStatus(ctx, model.IssuerResource, issuer, issuer)
-}
-
 func (s *Store) updateStatus(ctx context.Context, resource string, meta metav1.Object, obj runtime.Object) error {
 	key := types.NamespacedName{Namespace: meta.GetNamespace(), Name: meta.GetName()}
-	err := s.own.Put().Namespace(key.Namespace).Resource(resource).Name(key.Name).SubResource("status").
+	err := s.own.Put().NamespaceIfScoped(key.Namespace, key.Namespace != "").Resource(resource).Name(key.Name).SubResource("status").
 		Param("fieldManager", model.StatusFieldManager).Body(obj).Do(ctx).Into(obj)
 	return explain(err, "reporting the status of", resource, key)
 }

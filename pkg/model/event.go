@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,6 +136,11 @@ func KindOf(eventType string) (Kind, bool) {
 	return Kind{}, false
 }
 
+// KindsFor are the rows that a function acts on.
+func KindsFor(v Verb) []Kind {
+	return slices.DeleteFunc(Kinds(), func(k Kind) bool { return !slices.Contains(k.Consumers, v) })
+}
+
 // NewEvent makes an event about an object. data is encoded as JSON; nil means none.
 // The id is a UUIDv7; give a fact that may be told twice a [DerivedID] instead.
 func NewEvent(eventType string, key types.NamespacedName, data any) event.Event {
@@ -201,8 +207,8 @@ func DerivedID(parts ...string) string {
 }
 
 // ObjectOf is the object an event is about: the subject namespace/name of our own
-// events, the extensions namespace and name of an ApiServerSource. A tick is about
-// no object: the zero key.
+// events, /name when it is a CMPClusterIssuer, the extensions namespace and name of an
+// ApiServerSource. A tick is about no object: the zero key.
 func ObjectOf(e event.Event) (types.NamespacedName, error) {
 	switch {
 	case e.Type() == Ping, e.Type() == ScanCompleted:
@@ -210,10 +216,15 @@ func ObjectOf(e event.Event) (types.NamespacedName, error) {
 	case strings.HasPrefix(e.Type(), "dev.knative.apiserver."):
 		ns, _ := e.Extensions()["namespace"].(string)
 		name, _ := e.Extensions()["name"].(string)
+		if e.Extensions()["kind"] == ClusterIssuerKind && name != "" {
+			return types.NamespacedName{Name: name}, nil
+		}
 		if ns == "" || name == "" {
 			return types.NamespacedName{}, errors.New("extensions namespace and name are required in an event of an ApiServerSource")
 		}
 		return types.NamespacedName{Namespace: ns, Name: name}, nil
+	case strings.HasPrefix(e.Type(), "io.certloop.issuer."), e.Type() == InputChanged, e.Type() == ConfigRejected, e.Type() == ConfigApplied:
+		return ParseIssuerKey(e.Subject())
 	default:
 		return ParseKey(e.Subject())
 	}

@@ -131,6 +131,19 @@ func ParseKey(s string) (types.NamespacedName, error) {
 	return types.NamespacedName{Namespace: ns, Name: name}, nil
 }
 
+// ParseIssuerKey reads "namespace/name" of a CMPIssuer, or "/name" of a CMPClusterIssuer,
+// which is what a key without a namespace prints as.
+func ParseIssuerKey(s string) (types.NamespacedName, error) {
+	if name, ok := strings.CutPrefix(s, "/"); ok && name != "" && !strings.Contains(name, "/") {
+		return types.NamespacedName{Name: name}, nil
+	}
+	key, err := ParseKey(s)
+	if err != nil {
+		return key, fmt.Errorf("%w, nor /name of a %s", err, ClusterIssuerKind)
+	}
+	return key, nil
+}
+
 // RecordName is the name of the Secret that holds the record of a certificate.
 func RecordName(certificate string) string { return certificate + ".certloop-record" }
 

@@ -35,10 +35,15 @@ func CheckCertificateEvent(e event.Event) error {
 	return checkConfig(e, CertificateKind, &c, &c.TypeMeta, &c.ObjectMeta, func() *apis.FieldError { return c.Spec.Validate() })
 }
 
-// CheckIssuerEvent refuses an issuer.created or issuer.updated event likewise.
+// CheckIssuerEvent refuses an issuer.created or issuer.updated event likewise. Its data are
+// a CMPIssuer or, when its subject is /name, a CMPClusterIssuer.
 func CheckIssuerEvent(e event.Event) error {
 	var i CMPIssuer
-	return checkConfig(e, IssuerKind, &i, &i.TypeMeta, &i.ObjectMeta, func() *apis.FieldError { return i.Spec.Validate() })
+	kind := IssuerKind
+	if strings.HasPrefix(e.Subject(), "/") {
+		kind = ClusterIssuerKind
+	}
+	return checkConfig(e, kind, &i, &i.TypeMeta, &i.ObjectMeta, func() *apis.FieldError { return i.Spec.Validate() })
 }
 
 // CheckSubject refuses an event that does not name its object.
@@ -98,6 +103,9 @@ func checkMeta(e event.Event, m *metav1.ObjectMeta) (errs *apis.FieldError) {
 	}
 	for _, p := range validation.IsDNS1123Subdomain(key.Name) {
 		errs = errs.Also(invalid(key.Name, "name", p))
+	}
+	if key.Namespace == "" { // of a CMPClusterIssuer
+		return errs
 	}
 	for _, p := range validation.IsDNS1123Label(key.Namespace) {
 		errs = errs.Also(invalid(key.Namespace, "namespace", p))
@@ -190,7 +198,7 @@ func (r IssuerReference) validate() *apis.FieldError {
 	if r.Name == "" {
 		return apis.ErrMissingField("name")
 	}
-	return oneOf(r.Kind, "kind", "", IssuerKind)
+	return oneOf(r.Kind, "kind", "", IssuerKind, ClusterIssuerKind)
 }
 
 func (k PrivateKey) validate() *apis.FieldError {

@@ -257,3 +257,24 @@ func FuzzCheckCertificateEvent(f *testing.F) {
 		_ = CheckCertificateEvent(e) // must not panic
 	})
 }
+
+// A CMPClusterIssuer has no namespace: its subject is /name. Nothing else may leave it out.
+func TestSubjectOfAClusterIssuer(t *testing.T) {
+	for eventType, want := range map[string]bool{
+		IssuerCreated: true, IssuerDeleted: true, InputChanged: true, ConfigRejected: true, ConfigApplied: true,
+		ConfigCreated: false, ConfigDeleted: false, EnrollmentRequested: false,
+	} {
+		e := NewEvent(eventType, types.NamespacedName{Name: "ca"}, nil)
+		key, err := ObjectOf(e)
+		if (err == nil) != want || want && key != (types.NamespacedName{Name: "ca"}) {
+			t.Errorf("%s about %s: got %v and error %v, want it accepted: %v", eventType, e.Subject(), key, err, want)
+		}
+	}
+	data := map[string]any{"kind": ClusterIssuerKind, "spec": map[string]any{"server": "http://ca.example.com/", "trust": map[string]any{"secretName": "ca-trust"}}}
+	if err := CheckIssuerEvent(NewEvent(IssuerCreated, types.NamespacedName{Name: "ca"}, data)); err != nil {
+		t.Errorf("got error %v", err)
+	}
+	if err := CheckIssuerEvent(NewEvent(IssuerCreated, types.NamespacedName{Namespace: "shop", Name: "ca"}, data)); err == nil {
+		t.Error("a CMPClusterIssuer in a namespace is accepted")
+	}
+}
