@@ -29,7 +29,8 @@ type Client struct {
 
 	// KeepAlive keeps connections for ten seconds after the last message of a
 	// transaction, for the next one. It saves a busy client a connection for each;
-	// but a CA that serves one connection at a time is blocked by that.
+	// but a CA that serves one connection at a time is blocked by that. Who is done
+	// earlier calls CloseIdleConnections.
 	KeepAlive bool
 
 	once    sync.Once
@@ -63,7 +64,7 @@ func (c *Client) ask(ctx context.Context, cfg Config, req Request) (Body, error)
 // Run drives a transaction to the end, from wherever it is.
 func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
 	if !c.KeepAlive {
-		defer c.client(HTTP11).CloseIdleConnections()
+		defer c.CloseIdleConnections()
 	}
 	step := t.Step()
 	for !step.Done {
@@ -78,6 +79,9 @@ func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
 	}
 	return step.Issued, nil
 }
+
+// CloseIdleConnections closes the connections that KeepAlive keeps.
+func (c *Client) CloseIdleConnections() { c.client(HTTP11).CloseIdleConnections() }
 
 // advance sends the message of the present step and takes the answer.
 func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {

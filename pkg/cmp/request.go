@@ -220,7 +220,7 @@ func askedIn(m *Message) (asked, error) {
 	case GenMsg:
 		return asked{}, nil
 	case RevReq:
-		if len(body) != 1 || body[0].CertDetails.SerialNumber == nil {
+		if len(body) != 1 || body[0].CertDetails.SerialNumber == nil && body[0].CertDetails.PublicKeyInfo == nil {
 			return asked{}, errors.New("rr does not name one certificate")
 		}
 		return asked{template: body[0].CertDetails}, nil

@@ -141,25 +141,40 @@ const (
 	ReasonAACompromise         Reason = 10
 )
 
-// Revocation names a certificate to revoke, by itself or by issuer and serial
-// number, and says why.
+// Revocation names a certificate to revoke, by itself, by issuer and serial
+// number, or by what was asked for, and says why.
 type Revocation struct {
 	Certificate  *x509.Certificate
 	Issuer       Name // where Certificate is nil
 	SerialNumber *big.Int
-	Reason       Reason
+	// Request stands for the certificate of its key and subject where there is
+	// nothing better. RFC 9810 §5.3.9 allows that, RFC 9483 §4.2 and many CAs want
+	// issuer and serial number; and what is revoked cannot be verified in the answer.
+	Request *x509.CertificateRequest
+	Reason  Reason
 }
 
-// body is one RevDetails: issuer and serial number and nothing else, and always
-// a reason, which some registration authorities insist on (RFC 9483 §4.2).
-func (r *Revocation) body() (Body, error) {
-	template := CertTemplate{Issuer: r.Issuer, SerialNumber: r.SerialNumber}
-	if r.Certificate != nil {
-		template = CertTemplate{Issuer: r.Certificate.RawIssuer, SerialNumber: r.Certificate.SerialNumber}
-	}
+// template names the certificate: by issuer and serial number and nothing else
+// where they are known (RFC 9483 §4.2).
+func (r *Revocation) template() (CertTemplate, error) {
 	switch {
-	case template.Issuer.Empty() || template.SerialNumber == nil:
-		return nil, errors.New("nothing to revoke: neither a certificate, nor issuer and serial number")
+	case r.Certificate != nil:
+		return CertTemplate{Issuer: r.Certificate.RawIssuer, SerialNumber: r.Certificate.SerialNumber}, nil
+	case !r.Issuer.Empty() && r.SerialNumber != nil:
+		return CertTemplate{Issuer: r.Issuer, SerialNumber: r.SerialNumber}, nil
+	case r.Request != nil:
+		return CertTemplate{Subject: r.Request.RawSubject, PublicKeyInfo: r.Request.RawSubjectPublicKeyInfo}, nil
+	}
+	return CertTemplate{}, errors.New("nothing to revoke: neither a certificate, nor issuer and serial number, nor a request")
+}
+
+// body is one RevDetails, always with a reason, which some registration
+// authorities insist on (RFC 9483 §4.2).
+func (r *Revocation) body() (Body, error) {
+	template, err := r.template()
+	switch {
+	case err != nil:
+		return nil, err
 	case r.Reason < 0 || r.Reason == 7 || r.Reason > ReasonAACompromise:
 		return nil, fmt.Errorf("%d is not a reason to revoke", r.Reason)
 	}
@@ -188,9 +203,14 @@ func (t *Transaction) handleRevRep(m *Message, body *RevRep) error {
 	}
 }
 
+// revokes compares what was revoked with what was asked for. A request for a
+// certificate does not tell its serial number.
 func (t *Transaction) revokes(id CertID) bool {
 	issuer, ok := id.Issuer.Name()
 	asked := &t.asked.template
+	if asked.SerialNumber == nil {
+		return asked.PublicKeyInfo != nil
+	}
 	return ok && asked.Issuer.Equal(issuer) && asked.SerialNumber.Cmp(id.SerialNumber) == 0
 }
 

@@ -63,6 +63,31 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
+// TestRevocationByRequest: the certificate is named by the key and the subject of
+// the request it was issued for, and any serial number may come back.
+func TestRevocationByRequest(t *testing.T) {
+	s := signed(t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "web"}}, s.cfg.Credential.(*Signer).Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.req = Request{Type: TypeRR, Revocation: &Revocation{Request: csr, Reason: ReasonSuperseded}}
+	tr := s.resumed(t, s.begin(t))
+	details := mustParse(t, tr.Step().Send).Body.(RevReq)[0].CertDetails
+	if !bytes.Equal(details.PublicKeyInfo, csr.RawSubjectPublicKeyInfo) || !bytes.Equal(details.Subject, csr.RawSubject) || details.SerialNumber != nil {
+		t.Errorf("certDetails %+v, want key and subject of the request only", details)
+	}
+	id := CertID{Issuer: DirectoryName(csr.RawSubject), SerialNumber: big.NewInt(5)}
+	reply := &RevRep{Status: []StatusInfo{{}}, RevCerts: []CertID{id}}
+	if _, err := tr.Next(seal(t, s.ca.answer(t, tr.Step().Send, TypeRP, reply), s.reply)); err != nil {
+		t.Errorf("the answer is refused: %v", err)
+	}
+}
+
 // general asks for one info and gets an answer.
 func general(t *testing.T, ask InfoTypeAndValue, answer GenMsg) (Step, error) {
 	t.Helper()

@@ -44,7 +44,7 @@ func (t *CertTemplate) Key() (crypto.PublicKey, error) {
 	case t.PublicKeyInfo != nil:
 		key, err := x509.ParsePKIXPublicKey(t.PublicKeyInfo)
 		if err != nil {
-			return nil, fmt.Errorf("publicKey of a CertTemplate: %w", explained(t.PublicKeyInfo, err))
+			return nil, fmt.Errorf("publicKey of a CertTemplate: %w", ExplainKey(t.PublicKeyInfo, err))
 		}
 		return key, nil
 	case t.PublicKey != nil:
