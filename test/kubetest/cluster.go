@@ -26,7 +26,7 @@ type Cluster struct {
 
 // start returns the cluster of kubeconfig or, when that is empty, a new one. It
 // ends the test when there is no server to start.
-func start(tb testing.TB, kubeconfig string) (*Cluster, error) {
+func start(tb testing.TB, kubeconfig string, flags ...string) (*Cluster, error) {
 	tb.Helper()
 	if kubeconfig != "" {
 		return connect(kubeconfig, nil)
@@ -34,16 +34,16 @@ func start(tb testing.TB, kubeconfig string) (*Cluster, error) {
 	if os.Getenv("CERTLOOP_REQUIRE") == "none" {
 		tb.Skipf("NOT TESTED: CERTLOOP_REQUIRE=none, and this needs an API server")
 	}
-	return launch(find(tb, "kubeapi", "CERTLOOP_KUBEAPI"))
+	return launch(find(tb, "kubeapi", "CERTLOOP_KUBEAPI"), flags...)
 }
 
 // launch starts a new server in a directory that may outlive the test.
-func launch(binary string) (*Cluster, error) {
+func launch(binary string, flags ...string) (*Cluster, error) {
 	dir, err := os.MkdirTemp("", "certloop-kubeapi-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{binary: binary, dir: dir}
+	s := &server{binary: binary, dir: dir, flags: flags}
 	path, err := s.start()
 	if err != nil {
 		return nil, fmt.Errorf("%w (see %s)", err, s.logPath())

@@ -50,10 +50,10 @@ func Start(tb testing.TB) *Cluster {
 }
 
 // StartOwn returns a server for this test alone, for what the others would not
-// survive, such as Stop. It always is a new one.
-func StartOwn(tb testing.TB) *Cluster {
+// survive, such as Stop. It always is a new one. flags are further ones of kube-apiserver.
+func StartOwn(tb testing.TB, flags ...string) *Cluster {
 	tb.Helper()
-	c, err := start(tb, "")
+	c, err := start(tb, "", flags...)
 	if err != nil {
 		tb.Fatalf("starting an API server: %v", err)
 	}

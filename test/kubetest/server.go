@@ -19,6 +19,7 @@ const startLimit = 2 * time.Minute
 // server is a process of bin/kubeapi and the directory it lives in.
 type server struct {
 	binary, dir string
+	flags       []string // of kube-apiserver
 
 	process *os.Process
 	held    io.Closer     // the server ends when this is closed
@@ -35,7 +36,8 @@ func (s *server) start() (kubeconfig string, err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	// Not the context of a test: the server outlives the one that starts it.
-	cmd := exec.CommandContext(context.Background(), s.binary, "-dir", s.dir, "-stop-on-stdin-eof") //nolint:gosec // the binary under test
+	args := append([]string{"-dir", s.dir, "-stop-on-stdin-eof", "--"}, s.flags...)
+	cmd := exec.CommandContext(context.Background(), s.binary, args...) //nolint:gosec // the binary under test
 	cmd.Stderr = log
 	stdin, err1 := cmd.StdinPipe()
 	stdout, err2 := cmd.StdoutPipe()

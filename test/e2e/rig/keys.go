@@ -19,7 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// Keys remembers every private key that was ever in a Secret of a namespace.
+// Keys remembers every private key that was ever in a Secret it was shown. The zero
+// value has seen none.
 type Keys struct {
 	mu  sync.Mutex
 	pem map[string]string // the key in PEM, to where it was seen first
@@ -28,14 +29,18 @@ type Keys struct {
 // WatchKeys follows the Secrets of the namespace from now on until the test ends.
 func (w *World) WatchKeys(tb testing.TB) *Keys {
 	tb.Helper()
-	k := &Keys{pem: map[string]string{}}
-	w.followSecrets(tb, "", k.note)
+	k := &Keys{}
+	w.followSecrets(tb, "", func(_ watch.EventType, s *corev1.Secret) { k.Note(s) })
 	return k
 }
 
-func (k *Keys) note(_ watch.EventType, s *corev1.Secret) {
+// Note remembers the keys of a Secret.
+func (k *Keys) Note(s *corev1.Secret) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.pem == nil {
+		k.pem = map[string]string{}
+	}
 	for name, value := range s.Data {
 		if _, known := k.pem[string(value)]; !known && bytes.Contains(value, []byte("PRIVATE KEY")) {
 			k.pem[string(value)] = fmt.Sprintf("%s of Secret %s, version %s", name, s.Name, s.ResourceVersion)

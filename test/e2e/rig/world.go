@@ -38,10 +38,11 @@ func NewWorld(tb testing.TB) *World {
 	return worldOn(tb, kubetest.Start(tb))
 }
 
-// NewWorldOfItsOwn makes a namespace on an API server for this test alone, which it may stop.
-func NewWorldOfItsOwn(tb testing.TB) *World {
+// NewWorldOfItsOwn makes a namespace on an API server for this test alone, which it may
+// stop. flags are further ones of kube-apiserver.
+func NewWorldOfItsOwn(tb testing.TB, flags ...string) *World {
 	tb.Helper()
-	return worldOn(tb, kubetest.StartOwn(tb))
+	return worldOn(tb, kubetest.StartOwn(tb, flags...))
 }
 
 func worldOn(tb testing.TB, cluster *kubetest.Cluster) *World {
