@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -54,12 +55,17 @@ func (k PrivateKey) Signer() crypto.Signer {
 
 // GenerateKey makes a new key.
 func GenerateKey(want model.PrivateKey) (PrivateKey, error) {
-	if want.Algorithm == model.RSA {
+	switch want.Algorithm {
+	case model.RSA:
 		key, err := rsa.GenerateKey(rand.Reader, max(want.Size, 2048))
 		return hold(key), err
+	case model.Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return hold(key), err
+	default:
+		key, err := ecdsa.GenerateKey(curve(want.Size), rand.Reader)
+		return hold(key), err
 	}
-	key, err := ecdsa.GenerateKey(curve(want.Size), rand.Reader)
-	return hold(key), err
 }
 
 func curve(size int) elliptic.Curve {
@@ -76,40 +82,56 @@ func curve(size int) elliptic.Curve {
 // MaxPEMBytes bounds what is read as PEM: keys, certificates, bundles.
 const MaxPEMBytes = 64 << 10
 
-// ParseKey reads a private key in PEM: PKCS #8, SEC 1 or PKCS #1. The error never
-// repeats what was read.
+// ParseKey reads a private key in PEM or DER: PKCS #8, SEC 1 or PKCS #1, unencrypted.
+// The error never repeats what was read.
 func ParseKey(data []byte) (PrivateKey, error) {
 	if len(data) > MaxPEMBytes {
 		return PrivateKey{}, fmt.Errorf("longer than %d bytes", MaxPEMBytes)
 	}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if key, ok := parseKeyBlock(block); ok {
-			return key, nil
+		if parse, known := keyBlocks()[block.Type]; known {
+			if key, ok := parse(block.Bytes); ok {
+				return key, nil
+			}
 		}
 	}
-	return PrivateKey{}, errors.New("no private key in PEM (PKCS #8, EC or RSA, unencrypted)")
+	if isDER(data) {
+		for _, parse := range keyBlocks() {
+			if key, ok := parse(data); ok {
+				return key, nil
+			}
+		}
+	}
+	return PrivateKey{}, errors.New("no private key in PEM or DER (PKCS #8, EC or RSA, unencrypted)")
 }
 
-func parseKeyBlock(block *pem.Block) (PrivateKey, bool) {
-	var key any
-	var err error
-	switch block.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	default:
+// isDER tells whether data begin as every key and certificate in DER does: with a SEQUENCE.
+func isDER(data []byte) bool { return len(data) > 0 && data[0] == 0x30 }
+
+// keyBlocks are the encodings of private keys, by their label in PEM (RFC 7468 §10, RFC 5915 §4).
+func keyBlocks() map[string]func([]byte) (PrivateKey, bool) {
+	return map[string]func([]byte) (PrivateKey, bool){
+		"PRIVATE KEY":     func(der []byte) (PrivateKey, bool) { return signer(x509.ParsePKCS8PrivateKey(der)) },
+		"EC PRIVATE KEY":  func(der []byte) (PrivateKey, bool) { return signer(x509.ParseECPrivateKey(der)) },
+		"RSA PRIVATE KEY": func(der []byte) (PrivateKey, bool) { return signer(x509.ParsePKCS1PrivateKey(der)) },
+	}
+}
+
+// signer holds what was parsed, when it is a key that signs.
+func signer[K any](key K, err error) (PrivateKey, bool) {
+	if err != nil {
 		return PrivateKey{}, false
 	}
-	signer, ok := key.(crypto.Signer)
-	return hold(signer), err == nil && ok
+	s, ok := any(key).(crypto.Signer)
+	return hold(s), ok
 }
+
+// DER is the key as PKCS #8, for a Secret.
+func (k PrivateKey) DER() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(k.Signer()) }
 
 // PEM is the key as PKCS #8, for a Secret.
 func (k PrivateKey) PEM() ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(k.Signer())
+	der, err := k.DER()
 	if err != nil {
 		return nil, err
 	}
@@ -126,11 +148,15 @@ func (k PrivateKey) Fits(cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// ParseCertificates reads certificates in PEM, the first one first. Anything that is
-// not a certificate block is passed over; no certificate at all is an error.
+// ParseCertificates reads certificates, the first one first, in PEM, or in DER following
+// each other. In PEM anything that is not a certificate block is passed over; no
+// certificate at all is an error.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	if len(data) > MaxPEMBytes {
 		return nil, fmt.Errorf("longer than %d bytes", MaxPEMBytes)
+	}
+	if isDER(data) {
+		return x509.ParseCertificates(data)
 	}
 	var out []*x509.Certificate
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
@@ -144,7 +170,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		out = append(out, cert)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("no certificate in PEM")
+		return nil, errors.New("no certificate in PEM or DER")
 	}
 	return out, nil
 }
@@ -154,6 +180,15 @@ func EncodeCertificates(certs ...*x509.Certificate) []byte {
 	var out []byte
 	for _, c := range certs {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
+}
+
+// concatenate writes certificates in DER, following each other.
+func concatenate(certs []*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certs {
+		out = append(out, c.Raw...)
 	}
 	return out
 }

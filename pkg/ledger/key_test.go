@@ -34,6 +34,7 @@ func TestGenerateKey(t *testing.T) {
 		"P-521":          {model.PrivateKey{Algorithm: model.ECDSA, Size: 521}, 521},
 		"RSA":            {model.PrivateKey{Algorithm: model.RSA}, 2048},
 		"RSA 3072":       {model.PrivateKey{Algorithm: model.RSA, Size: 3072}, 3072},
+		"Ed25519":        {model.PrivateKey{Algorithm: model.Ed25519}, 256},
 		"RSA, too short": {model.PrivateKey{Algorithm: model.RSA, Size: 512}, 2048},
 	}
 	for name, tt := range tests {
@@ -46,6 +47,8 @@ func TestGenerateKey(t *testing.T) {
 				size = public.Params().BitSize
 			case *rsa.PublicKey:
 				size = public.N.BitLen()
+			case ed25519.PublicKey:
+				size = 8 * len(public)
 			}
 			if size != tt.size {
 				t.Errorf("got %T of %d bits, want %d", key.Signer(), size, tt.size)
@@ -237,7 +240,10 @@ func TestParseKey(t *testing.T) {
 		"the wrong label":        {block("RSA PRIVATE KEY", sec1), false},
 		"encrypted":              {block("ENCRYPTED PRIVATE KEY", sec1), false},
 		"encrypted, by header":   {[]byte("-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n"), false},
-		"DER without PEM":        {sec1, false},
+		"SEC 1 in DER":           {sec1, true},
+		"PKCS #8 in DER":         {pkcs8(t, good), true},
+		"DER cut off":            {sec1[:len(sec1)-1], false},
+		"a certificate in DER":   {newAuthority(t, "root", nil).cert.Raw, false},
 		"cannot sign (X25519)":   {x25519(t), false},
 		"no octets in the block": {block("PRIVATE KEY", nil), false},
 		"exactly at the limit":   {append(bytes.Repeat([]byte("\n"), ledger.MaxPEMBytes-len(good)), good...), true},
@@ -256,6 +262,16 @@ func TestParseKey(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pkcs8 is what a block of PEM holds.
+func pkcs8(t testing.TB, text []byte) []byte {
+	t.Helper()
+	b, _ := pem.Decode(text)
+	if b == nil {
+		t.Fatal("no PEM")
+	}
+	return b.Bytes
 }
 
 func block(label string, der []byte) []byte {
@@ -317,7 +333,10 @@ func TestParseCertificates(t *testing.T) {
 		"nothing":              {nil, 0},
 		"rubbish":              {[]byte("not a certificate"), 0},
 		"a key":                {encode(t, generate(t, model.PrivateKey{})), 0},
-		"DER without PEM":      {leaf.Raw, 0},
+		"DER":                  {leaf.Raw, 1},
+		"a chain in DER":       {append(bytes.Clone(leaf.Raw), issuing.cert.Raw...), 2},
+		"DER and a tail":       {append(bytes.Clone(leaf.Raw), "tail"...), 0},
+		"a key in DER":         {pkcs8(t, encode(t, generate(t, model.PrivateKey{}))), 0},
 		"DER cut off":          {block("CERTIFICATE", leaf.Raw[:100]), 0},
 		"DER with a tail":      {block("CERTIFICATE", append(bytes.Clone(leaf.Raw), 0)), 0},
 		"the second not DER":   {append(ledger.EncodeCertificates(leaf), block("CERTIFICATE", []byte("rubbish"))...), 0},
