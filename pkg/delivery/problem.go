@@ -11,6 +11,8 @@ const (
 	notNow           Reason = "not-now"
 )
 
+const problemType = "application/problem+json"
+
 // problem is a problem document (RFC 9457 §3.1).
 type problem struct {
 	Type   string        `json:"type"`
@@ -68,7 +70,7 @@ func headline(kind Reason) (status int, title string) {
 
 // write answers with p. A sender that is gone misses it.
 func (p problem) write(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Content-Type", problemType)
 	w.WriteHeader(p.Status)
 	body := json.NewEncoder(w)
 	body.SetEscapeHTML(false)

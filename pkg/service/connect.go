@@ -44,11 +44,21 @@ func Connect(ctx context.Context, c Config, log *slog.Logger) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
+	env, err := ConnectBus(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	env.Kube = kube
+	return env, nil
+}
+
+// ConnectBus makes an Env without a cluster, for a process that only moves events.
+func ConnectBus(ctx context.Context, c Config, log *slog.Logger) (*Env, error) {
 	conn, err := connectNATS(ctx, c, log)
 	if err != nil {
 		return nil, err
 	}
-	env := &Env{Config: c, Log: log, Kube: kube, NATS: conn, Now: time.Now}
+	env := &Env{Config: c, Log: log, NATS: conn, Now: time.Now}
 	if env.Bus, err = env.bus(""); err != nil {
 		conn.Close()
 		return nil, err

@@ -47,17 +47,22 @@ func Run(ctx context.Context, env *Env, listener net.Listener, f Function) error
 		return fmt.Errorf("%s: %w", f.Name, errors.Join(err, closeListener(listener)))
 	}
 	defer p.cut()
-	if listener == nil {
-		var lc net.ListenConfig
-		if listener, err = lc.Listen(ctx, "tcp", p.env.address()); err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
-		}
+	if listener, err = p.env.listen(ctx, listener); err != nil {
+		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	p.env.Log.InfoContext(ctx, "listening", "address", listener.Addr().String(), "consume", env.Consume, "version", version())
 	if err := p.run(ctx, listener); err != nil {
 		return fmt.Errorf("%s: %w", f.Name, err)
 	}
 	return nil
+}
+
+// listen gives back the listener it is given, or one as the configuration says.
+func (e *Env) listen(ctx context.Context, given net.Listener) (net.Listener, error) {
+	if given != nil {
+		return given, nil
+	}
+	return new(net.ListenConfig).Listen(ctx, "tcp", e.address())
 }
 
 func closeListener(l net.Listener) error {
