@@ -11,8 +11,18 @@ import (
 var update = flag.Bool("update", false, "write generated parts of documents")
 
 // The table of types in docs/events.md is that of Kinds.
-func TestEventsDocument(t *testing.T) {
-	const path, begin, end = "../../docs/events.md", "<!-- begin types -->\n", "<!-- end types -->"
+func TestEventsDocument(t *testing.T) { generated(t, "../../docs/events.md", "types", typesTable()) }
+
+// docs/reasons.md is the catalogue of reasons.
+func TestReasonsDocument(t *testing.T) {
+	generated(t, "../../docs/reasons.md", "reasons", reasonsText())
+}
+
+// generated compares what stands between two markers of a document with what belongs
+// there, or writes it there.
+func generated(t *testing.T, path, part, want string) {
+	t.Helper()
+	begin, end := "<!-- begin "+part+" -->\n", "<!-- end "+part+" -->"
 	doc, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +32,6 @@ func TestEventsDocument(t *testing.T) {
 	if !ok1 || !ok2 {
 		t.Fatalf("%s has no markers %q and %q", path, begin, end)
 	}
-	want := typesTable()
 	if *update {
 		if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o600); err != nil {
 			t.Fatal(err)
@@ -30,8 +39,22 @@ func TestEventsDocument(t *testing.T) {
 		return
 	}
 	if got != want {
-		t.Errorf("%s is not the table of Kinds: run go test ./pkg/model -run TestEventsDocument -update", path)
+		t.Errorf("%s is not what it is generated from: run go test ./pkg/model -run %s -update", path, t.Name())
 	}
+}
+
+func reasonsText() string {
+	var index, text strings.Builder
+	index.WriteString("| reason | about | alerts |\n|---|---|---|\n")
+	for _, r := range Reasons() {
+		alerts := ""
+		if r.Alert {
+			alerts = "yes"
+		}
+		fmt.Fprintf(&index, "| [%s](#%s) | %s | %s |\n", r.Code, strings.ToLower(r.Code), r.About, alerts)
+		fmt.Fprintf(&text, "\n### %s\n\n%s\n\nRemedy: %s.\n", r.Code, r.Cause, r.Remedy)
+	}
+	return index.String() + text.String()
 }
 
 func typesTable() string {
