@@ -37,7 +37,7 @@ func (a *attempt) outcomeOfRecord() outcome {
 func (a *attempt) failed(ctx context.Context, reason string, err error) error {
 	at := &a.rec.Attempt
 	at.Failed++
-	at.Next = a.o.now().Add(model.RetryDelay(at.Failed, a.left(), jitter()))
+	at.Next = a.o.now().Add(a.retryDelay())
 	at.Reason, at.Message, at.Parked = reason, bounded(err.Error()), ""
 	if err := a.release(ctx); err != nil {
 		return err
@@ -69,17 +69,25 @@ func (a *attempt) release(ctx context.Context) error {
 	return a.save(ctx, "release")
 }
 
-// left is how long the certificate in use is still good for.
-func (a *attempt) left() time.Duration {
-	if a.rec.Current == nil {
-		return 0
+// retryDelay is how long to wait after a failed attempt.
+func (a *attempt) retryDelay() time.Duration {
+	if a.fixed() {
+		return model.FirstRetry
 	}
-	return max(0, a.rec.Current.Certificate().NotAfter.Sub(a.o.now()))
+	var lifetime, left time.Duration
+	if a.rec.Current != nil {
+		cert := a.rec.Current.Certificate()
+		lifetime, left = cert.NotAfter.Sub(cert.NotBefore), cert.NotAfter.Sub(a.o.now())
+	}
+	return model.RetryDelay(a.rec.Attempt.Failed, lifetime, left, jitter())
 }
+
+// fixed: the issuer wants every attempt repeated after 30 s, whatever the CA said.
+func (a *attempt) fixed() bool { return a.ca != nil && a.ca.issuer.Spec.Retry.Policy == model.RetryFixed30s }
 
 // waitLonger grows the interval at which something missing is looked for, 30 s to 1 min.
 func waitLonger(attempts int64) time.Duration {
-	return min(model.RetryDelay(attempts, 0, jitter()), time.Minute)
+	return min(model.RetryDelay(attempts, 0, 0, jitter()), time.Minute)
 }
 
 // unmet ends an attempt that could not begin because something is missing or wrong

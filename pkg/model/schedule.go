@@ -46,23 +46,25 @@ func RenewalDay(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // Retry intervals after a failed attempt.
 const (
-	FirstRetry = 30 * time.Second
-	LastRetry  = 10 * time.Minute
+	FirstRetry  = 30 * time.Second
+	LastRetry   = 10 * time.Minute
+	UrgentRetry = time.Minute // the longest while less than a tenth of the lifetime is left
 )
 
-// RetryDelay is how long to wait after the given number of failed attempts (1 for
-// the first): 30 s, then growing by half each time up to 10 minutes, and never more than a
-// twentieth of the time that is left, because a certificate near its end is worth a
-// request. left is zero when there is no certificate to lose. jitter in [0,1)
+// RetryDelay is how long to wait after the given number of failed attempts (1 for the
+// first): 30 s, then growing by half each time up to 10 minutes, or up to one minute where
+// less than a tenth of the lifetime of the certificate in use is left, because that is worth
+// a request. lifetime is zero when there is no certificate to lose. jitter in [0,1)
 // spreads certificates that failed together over a further tenth.
-func RetryDelay(attempts int64, left time.Duration, jitter float64) time.Duration {
+func RetryDelay(attempts int64, lifetime, left time.Duration, jitter float64) time.Duration {
+	longest := LastRetry
+	if lifetime > 0 && left < lifetime/10 {
+		longest = UrgentRetry
+	}
 	d := FirstRetry
 	for range min(attempts, 20) - 1 {
 		d += d / 2
 	}
-	d = min(d, LastRetry)
-	if left > 0 {
-		d = min(d, max(FirstRetry, left/20))
-	}
+	d = min(d, longest*10/11) // with its jitter at most the longest
 	return d + time.Duration(jitter*float64(d)/10)
 }

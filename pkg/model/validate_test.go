@@ -210,20 +210,6 @@ func TestRenewalTime(t *testing.T) {
 	}
 }
 
-func TestRetryDelay(t *testing.T) {
-	for _, tc := range []struct {
-		attempt    int64
-		left, want time.Duration
-	}{
-		{1, 0, 30 * time.Second}, {2, 0, 45 * time.Second}, {100, 0, LastRetry},
-		{100, time.Hour, 3 * time.Minute}, {100, time.Minute, FirstRetry},
-	} {
-		if got := RetryDelay(tc.attempt, tc.left, 0); got != tc.want {
-			t.Errorf("attempt %d with %v left: got %v, want %v", tc.attempt, tc.left, got, tc.want)
-		}
-	}
-}
-
 // Every event type is in the table once, and every constant has a row.
 func TestKinds(t *testing.T) {
 	seen := map[string]bool{}
