@@ -1,0 +1,104 @@
+{{/* Environment that every process reads: (list . COMPONENT CONCURRENCY). */}}
+{{- define "certloop.env" -}}
+{{- $root := index . 0 }}{{ $component := index . 1 }}{{ $v := $root.Values -}}
+{{- if not (and (eq $component "all") $v.plain.embeddedNATS) }}
+- name: NATS_URL
+  {{- if $v.nats.urlSecret }}
+  valueFrom: {secretKeyRef: {name: {{ $v.nats.urlSecret }}, key: {{ $component }}.url}}
+  {{- else }}
+  value: {{ $v.nats.url | quote }}
+  {{- end }}
+{{- end }}
+{{- if $v.nats.credentialsSecret }}
+- {name: NATS_CREDS, value: /etc/nats/credentials/{{ $component }}.creds}
+{{- end }}
+{{- if $v.nats.tls.caSecret }}
+- {name: NATS_CA, value: /etc/nats/ca/ca.crt}
+{{- end }}
+{{- if $v.nats.tls.clientSecret }}
+- {name: NATS_CERT, value: /etc/nats/client/tls.crt}
+- {name: NATS_KEY, value: /etc/nats/client/tls.key}
+{{- end }}
+{{- if ne $component "setup" }}
+- {name: CERTLOOP_CLUSTER, value: {{ $v.cluster | quote }}}
+- {name: CERTLOOP_NAMESPACES, value: {{ include "certloop.namespaces" $root | fromJsonArray | join "," | quote }}}
+- {name: CERTLOOP_CONCURRENCY, value: {{ index . 2 | quote }}}
+- {name: CERTLOOP_HANDLER_TIMEOUT, value: {{ printf "%ds" (int $v.handlerTimeoutSeconds) }}}
+- {name: CERTLOOP_LOG_FORMAT, value: {{ $v.logging.format }}}
+- {name: CERTLOOP_LOG_LEVEL, value: {{ $v.logging.level }}}
+{{- end }}
+{{- end }}
+
+{{/* Nine tenths of the memory limit, for Go's garbage collector: (RESOURCES). */}}
+{{- define "certloop.memoryLimit" -}}
+{{- with (.limits | default dict).memory }}
+{{- $n := regexFind "^[0-9]+" (toString .) | int64 }}{{ $unit := regexFind "(Mi|Gi)$" (toString .) }}
+{{- if $unit }}
+- {name: GOMEMLIMIT, value: {{ div (mul $n (ternary 921 943718 (eq $unit "Mi"))) 1024 | printf "%dMiB" | replace "MiB" (ternary "MiB" "KiB" (eq $unit "Mi")) }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "certloop.mounts" -}}
+{{- $v := .Values -}}
+{{- if $v.nats.credentialsSecret }}
+- {name: nats-credentials, mountPath: /etc/nats/credentials, readOnly: true}
+{{- end }}
+{{- if $v.nats.tls.caSecret }}
+- {name: nats-ca, mountPath: /etc/nats/ca, readOnly: true}
+{{- end }}
+{{- if $v.nats.tls.clientSecret }}
+- {name: nats-client, mountPath: /etc/nats/client, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Only the user's own key of each Secret: (list . COMPONENT). */}}
+{{- define "certloop.volumes" -}}
+{{- $v := (index . 0).Values }}{{ $component := index . 1 -}}
+{{- with $v.nats.credentialsSecret }}
+- name: nats-credentials
+  secret: {secretName: {{ . }}, items: [{key: {{ $component }}.creds, path: {{ $component }}.creds}]}
+{{- end }}
+{{- with $v.nats.tls.caSecret }}
+- name: nats-ca
+  secret: {secretName: {{ . }}, items: [{key: {{ $v.nats.tls.caKey }}, path: ca.crt}]}
+{{- end }}
+{{- with $v.nats.tls.clientSecret }}
+- name: nats-client
+  secret: {secretName: {{ . }}, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]}
+{{- end }}
+{{- end }}
+
+{{/* Pod Security "restricted", on the container, because Knative leaves that of the Pod out. */}}
+{{- define "certloop.securityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "certloop.placement" -}}
+{{- with .Values.pod.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pod.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Replicas on several nodes where there are several: (list . COMPONENT). */}}
+{{- define "certloop.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "certloop.selector" (index . 0) | nindent 8 }}
+        certloop.io/component: {{ index . 1 }}
+{{- end }}

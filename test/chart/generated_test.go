@@ -1,0 +1,226 @@
+package chart
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/certloop/certloop/functions"
+	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/functiontest"
+)
+
+const doNotEdit = "# Generated: `make chart` writes it.\n"
+
+// The chart carries copies, because Helm packages nothing from outside of its directory.
+func TestChartHoldsTheDefinitions(t *testing.T) {
+	copies(t, root+"/deploy/knative/crds", chartDir+"/files/crds")
+	if _, err := os.Stat(root + "/deploy/knative/policies"); err == nil {
+		copies(t, root+"/deploy/knative/policies", chartDir+"/files/policies")
+	}
+}
+
+func copies(t *testing.T, from, to string) {
+	t.Helper()
+	want, err := filepath.Glob(filepath.Join(from, "*.yaml"))
+	if err != nil || len(want) == 0 {
+		t.Fatalf("%s holds nothing: %v", from, err)
+	}
+	for _, file := range want {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, filepath.Join(to, filepath.Base(file)), content)
+	}
+	got, err := filepath.Glob(filepath.Join(to, "*.yaml"))
+	if err != nil || len(got) != len(want) {
+		t.Errorf("%s holds %d files, and %s %d: %v", to, len(got), from, len(want), err)
+	}
+}
+
+// golden compares with a file, or writes it.
+func golden(t *testing.T, path string, want []byte) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not what it should be: run `make chart` and look at the difference", path)
+	}
+}
+
+// kind is a row of files/events.yaml.
+type kind struct {
+	Type      string   `json:"type"`
+	Functions []string `json:"functions"`
+	Doc       string   `json:"doc"`
+}
+
+// names of the functions, by verb.
+func names() map[model.Verb]string {
+	all := map[model.Verb]string{}
+	for _, f := range functions.All(nil) {
+		all[f.Verb] = f.Name
+	}
+	return all
+}
+
+// Triggers and EventTypes follow the table of events. Ticks go to their functions without
+// a Broker.
+func TestEvents(t *testing.T) {
+	var kinds []kind
+	for _, k := range model.Kinds() {
+		if k.Type == model.Ping || len(k.Consumers) == 0 {
+			continue
+		}
+		row := kind{Type: k.Type, Doc: k.Doc}
+		for _, v := range k.Consumers {
+			row.Functions = append(row.Functions, names()[v])
+		}
+		kinds = append(kinds, row)
+	}
+	golden(t, chartDir+"/files/events.yaml", generated(t, kinds))
+}
+
+func generated(t *testing.T, content any) []byte {
+	t.Helper()
+	out, err := yaml.Marshal(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([]byte(doNotEdit), out...)
+}
+
+// subjects are what NATS users may publish to.
+type subjects struct {
+	Verbs     map[string]model.Verb `json:"verbs"`     // of each function
+	Publish   map[string][]string   `json:"publish"`   // each function, for the events it tells
+	Pull      map[string][]string   `json:"pull"`      // whoever pulls a function's work
+	Setup     []string              `json:"setup"`     // whoever applies the streams
+	Publisher []string              `json:"publisher"` // others, for NAMESPACE
+}
+
+// The subjects of a function follow from the events that its README says it tells.
+func TestNATSSubjects(t *testing.T) {
+	s := subjects{Verbs: map[string]model.Verb{}, Publish: map[string][]string{}, Pull: map[string][]string{}}
+	for _, f := range functions.All(nil) {
+		s.Verbs[f.Name] = f.Verb
+		s.Publish[f.Name] = append(told(t, f.Name), "certloop.dead."+string(f.Verb)+".>")
+		consumer := model.WorkStream + "." + string(f.Verb)
+		s.Pull[f.Name] = []string{"$JS.API.CONSUMER.CREATE." + consumer + ".>", "$JS.API.CONSUMER.MSG.NEXT." + consumer, "$JS.ACK." + consumer + ".>"}
+	}
+	for _, stream := range []string{model.WorkStream, model.EventsStream, model.DeadStream} {
+		for _, verb := range []string{"CREATE", "INFO", "UPDATE"} {
+			s.Setup = append(s.Setup, "$JS.API.STREAM."+verb+"."+stream)
+		}
+	}
+	s.Publisher = publisher()
+	golden(t, chartDir+"/files/nats.yaml", generated(t, s))
+}
+
+// told are the subjects of the events that a function tells.
+func told(t *testing.T, function string) []string {
+	t.Helper()
+	all := map[string]bool{}
+	for _, eventType := range functiontest.Events(t, filepath.Join(root, "functions", function, "README.md"), "events out") {
+		k, ok := model.KindOf(eventType)
+		if !ok {
+			t.Fatalf("%s tells %s, which is no event", function, eventType)
+		}
+		for _, v := range k.Consumers {
+			all[model.WorkFilter(v)] = true
+			all[strings.Replace(model.WorkFilter(v), ".work.", ".sched.", 1)] = true
+		}
+		if k.Fact {
+			all[facts(eventType)+">"] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// facts is the subject of all facts of a type, up to the namespace.
+func facts(eventType string) string {
+	return strings.TrimSuffix(model.FactSubject(eventType, types.NamespacedName{}), "_._")
+}
+
+// publisher are the subjects of somebody who declares certificates and asks for renewals.
+func publisher() []string {
+	all := map[string]bool{}
+	for _, eventType := range []string{
+		model.ConfigCreated, model.ConfigUpdated, model.ConfigDeleted,
+		model.IssuerCreated, model.IssuerUpdated, model.IssuerDeleted, model.RenewalRequested,
+	} {
+		k, _ := model.KindOf(eventType)
+		for _, v := range k.Consumers {
+			all[fmt.Sprintf("certloop.work.%s.NAMESPACE.>", v)] = true
+		}
+		all[facts(eventType)+"NAMESPACE.>"] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// deploy/knative holds the chart rendered for those who have kubectl alone. Its values name
+// addresses of documentation, which TestDocuments of the project finds explained.
+func TestRendered(t *testing.T) {
+	values, err := os.ReadFile(root + "/deploy/knative/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := yaml.UnmarshalStrict(values, &v); err != nil {
+		t.Fatal(err)
+	}
+	files, err := render(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	out.WriteString(doNotEdit + "# The chart certloop with values.yaml, in the namespace " + home + ".\n")
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if filepath.Ext(name) != ".yaml" || strings.Contains(name, "/tests/") || filepath.Base(name) == "crds.yaml" || filepath.Base(name) == "policies.yaml" {
+			continue // the definitions are files of their own beside it
+		}
+		for _, u := range documents(t, name, []byte(files[name])) {
+			content, err := yaml.Marshal(withoutHelm(u.Object))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.WriteString("---\n")
+			out.Write(content)
+		}
+	}
+	golden(t, root+"/deploy/knative/certloop.yaml", out.Bytes())
+}
+
+// withoutHelm leaves out what means something to Helm only.
+func withoutHelm(object map[string]any) map[string]any {
+	metadata, _ := object["metadata"].(map[string]any)
+	if annotations, ok := metadata["annotations"].(map[string]any); ok {
+		maps.DeleteFunc(annotations, func(name string, _ any) bool { return strings.HasPrefix(name, "helm.sh/") })
+		if len(annotations) == 0 {
+			delete(metadata, "annotations")
+		}
+	}
+	if labels, ok := metadata["labels"].(map[string]any); ok {
+		delete(labels, "app.kubernetes.io/managed-by")
+	}
+	return object
+}
