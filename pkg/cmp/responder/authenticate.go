@@ -71,6 +71,11 @@ func (s *Server) bySignature(m *cmp.Message, now time.Time) (peer, error) {
 		name := fmt.Sprintf("signature:%s %s", cert.SerialNumber.Text(16), cert.Subject)
 		return peer{Certificate: cert.Raw, Name: name}, nil
 	}
+	for _, der := range m.ExtraCerts {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return peer{}, malformed(cmp.FailBadMessageCheck, "no certificate in extraCerts that fits sender, senderKID and signature; one cannot be read: %s", cmp.ExplainKey(der, err).Error())
+		}
+	}
 	return peer{}, malformed(cmp.FailBadMessageCheck, "no certificate in extraCerts that fits sender, senderKID and signature")
 }
 

@@ -2,8 +2,7 @@ package responder
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -30,6 +29,8 @@ type authority struct {
 	root    *x509.Certificate
 	issuing *x509.Certificate
 	key     crypto.Signer // of issuing
+	pss     bool          // an RSA key signs with RSASSA-PSS
+	next    *successor    // nil: none
 }
 
 // chain are the certificates above an end entity, without the root.
@@ -42,11 +43,22 @@ func (a *authority) chain() []*x509.Certificate {
 
 // signer protects the answers.
 func (a *authority) signer() *cmp.Signer {
-	return &cmp.Signer{Key: a.key, Certificate: a.issuing, Chain: a.chain()}
+	return &cmp.Signer{Key: a.key, Certificate: a.issuing, Chain: a.chain(), PSS: a.algorithm() != 0}
+}
+
+// algorithm is that of our signatures; 0: what is usual for the key.
+func (a *authority) algorithm() x509.SignatureAlgorithm { return signatureOf(a.key, a.pss) }
+
+func signatureOf(key crypto.Signer, pss bool) x509.SignatureAlgorithm {
+	if _, ok := key.Public().(*rsa.PublicKey); ok && pss {
+		return x509.SHA256WithRSAPSS
+	}
+	return 0
 }
 
 // issue signs a certificate.
 func (a *authority) issue(random io.Reader, template *x509.Certificate, public crypto.PublicKey) ([]byte, error) {
+	template.SignatureAlgorithm = a.algorithm()
 	return x509.CreateCertificate(random, template, a.issuing, public, a.key)
 }
 
@@ -55,7 +67,12 @@ func newAuthority(cfg *Config) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &authority{root: root, issuing: root, key: rootKey}
+	a := &authority{root: root, issuing: root, key: rootKey, pss: cfg.PSS}
+	if cfg.Successor {
+		if a.next, err = newSuccessor(cfg, root, rootKey); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Intermediate {
 		a.issuing, a.key, err = newCA(cfg, cfg.Name+" issuing", root, rootKey)
 	}
@@ -63,10 +80,10 @@ func newAuthority(cfg *Config) (*authority, error) {
 }
 
 // newCA makes a CA under an issuer, or a root if that is nil.
-func newCA(cfg *Config, name string, issuer *x509.Certificate, issuerKey crypto.Signer) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), cfg.Rand)
+func newCA(cfg *Config, name string, issuer *x509.Certificate, issuerKey crypto.Signer) (*x509.Certificate, crypto.Signer, error) {
+	key, err := cfg.KeyType.generate(cfg.Rand)
 	if err != nil {
-		return nil, nil, fmt.Errorf("generating a CA key: %w", err)
+		return nil, nil, err
 	}
 	template, err := caTemplate(cfg, name)
 	if err != nil {
@@ -75,12 +92,18 @@ func newCA(cfg *Config, name string, issuer *x509.Certificate, issuerKey crypto.
 	if issuer == nil {
 		issuer, issuerKey = template, key
 	}
-	der, err := x509.CreateCertificate(cfg.Rand, template, issuer, key.Public(), issuerKey)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a CA certificate: %w", err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	cert, err := certify(cfg, template, issuer, key.Public(), issuerKey)
 	return cert, key, err
+}
+
+// certify signs the certificate of a CA.
+func certify(cfg *Config, template, issuer *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+	template.SignatureAlgorithm = signatureOf(key, cfg.PSS)
+	der, err := x509.CreateCertificate(cfg.Rand, template, issuer, public, key)
+	if err != nil {
+		return nil, fmt.Errorf("making a CA certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
 }
 
 func caTemplate(cfg *Config, name string) (*x509.Certificate, error) {
@@ -121,6 +144,9 @@ const (
 // an issuing CA leaves no key behind: it will never be needed again.
 func openAuthority(cfg *Config, dir *os.Root) (*authority, error) {
 	a, err := loadAuthority(dir)
+	if err == nil {
+		a.pss = cfg.PSS
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}
@@ -141,6 +167,9 @@ func loadAuthority(dir *os.Root) (*authority, error) {
 	if err == nil {
 		a.issuing, keyFile = issuing, issuingKeyFile
 	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if a.next, err = loadSuccessor(dir); err != nil {
 		return nil, err
 	}
 	if a.key, err = readKey(dir, keyFile); err != nil {
@@ -166,6 +195,9 @@ func (a *authority) save(dir *os.Root) error {
 		}
 	}
 	if err := writePEM(dir, keyFile, "PRIVATE KEY", key); err != nil {
+		return err
+	}
+	if err := a.next.save(dir); err != nil {
 		return err
 	}
 	return writePEM(dir, rootCertFile, certificateLabel, a.root.Raw)

@@ -34,6 +34,20 @@ type Config struct {
 	// Intermediate puts an issuing CA under the root: end entities then need it
 	// in their chain, and it signs the answers. A CA that exists in Dir stays as it is.
 	Intermediate bool
+	// KeyType is that of the keys of a new CA; P256 if empty. A CA that exists in
+	// Dir keeps its keys.
+	KeyType KeyType
+	// PSS makes RSA keys sign certificates, CRLs and messages with RSASSA-PSS and SHA-256.
+	PSS bool
+	// Successor makes a root that is to follow that of a new CA, and answers
+	// questions for rootCaCert with it (RFC 9483 §4.3.2). It never issues.
+	Successor bool
+	// Infos are answers to genm, such as certReqTemplate or suppLangTags, for types
+	// the server has no answers of its own for; the others get one without a value.
+	Infos []cmp.InfoTypeAndValue
+	// CRLDistributionPoints are URLs put into what is issued. The server itself
+	// has its CRL at every path that ends in /crl.
+	CRLDistributionPoints []string
 	// SharedSecrets maps reference values to secrets.
 	SharedSecrets map[string]string
 	// AllowSHA1 accepts HMAC-SHA1 in password-based MACs, the default of OpenSSL's client.
@@ -71,7 +85,7 @@ type Config struct {
 }
 
 func (c *Config) validate() error {
-	var errs []error
+	errs := []error{c.KeyType.check()}
 	for reference, secret := range c.SharedSecrets {
 		if reference == "" || len(reference) > cmp.MaxNonceBytes || secret == "" {
 			errs = append(errs, fmt.Errorf("shared secret %q: a reference value of 1 to %d bytes and a secret are needed", reference, cmp.MaxNonceBytes))

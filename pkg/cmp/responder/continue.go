@@ -2,7 +2,9 @@ package responder
 
 import (
 	"crypto"
+	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 	"time"
 
 	"github.com/certloop/certloop/pkg/cmp"
@@ -72,8 +74,12 @@ func (r *record) verdict(pvno int64, body cmp.CertConf) (string, error) {
 	if len(body) == 0 {
 		return verdictRejected, nil // rejects all that was issued
 	}
+	cert, err := x509.ParseCertificate(r.Issued.Certificate)
+	if err != nil {
+		return "", fmt.Errorf("reading a certificate of the ledger: %w", err)
+	}
 	status := &body[0]
-	hash, ok := certHash(r.Issued.Certificate, status.HashAlg)
+	hash, ok := certHash(cert, status.HashAlg)
 	switch {
 	case len(body) != 1 || status.CertReqID != r.ReqID:
 		return "", malformed(cmp.FailBadRequest, "certConf must be about certReqId %d only", r.ReqID)
@@ -99,10 +105,9 @@ var hashes = []struct {
 	{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}, crypto.SHA512},
 }
 
-// certHash uses the hash of the certificate's signature, which is SHA-256 as our
-// key is of P-256, unless certConf names another.
-func certHash(der []byte, alg *cmp.AlgorithmIdentifier) ([]byte, bool) {
-	chosen := crypto.SHA256
+// certHash uses the hash of the certificate's signature, unless certConf names another.
+func certHash(cert *x509.Certificate, alg *cmp.AlgorithmIdentifier) ([]byte, bool) {
+	chosen := certHashes[cert.SignatureAlgorithm]
 	if alg != nil {
 		chosen = 0
 		for _, h := range hashes {
@@ -115,7 +120,7 @@ func certHash(der []byte, alg *cmp.AlgorithmIdentifier) ([]byte, bool) {
 		return nil, false
 	}
 	h := chosen.New()
-	h.Write(der)
+	h.Write(cert.Raw)
 	return h.Sum(nil), true
 }
 

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/certloop/certloop/pkg/cmp"
@@ -22,8 +23,13 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
-// ServeHTTP answers a POST of one PKIMessage, on any path (RFC 9811 §3).
+// ServeHTTP answers a POST of one PKIMessage, on any path (RFC 9811 §3), and a
+// GET of a path that ends in /crl with the CRL in DER (RFC 2585 §4).
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/crl") {
+		s.serveCRL(w)
+		return
+	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "CMP needs POST", http.StatusMethodNotAllowed)
@@ -44,6 +50,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	reply, kind, err := s.respond(der)
 	s.send(r.Context(), w, reply, kind, err)
+}
+
+func (s *Server) serveCRL(w http.ResponseWriter) {
+	crl, err := s.crl(s.cfg.Now())
+	if err != nil {
+		s.cfg.Log.Error("CRL", "err", err)
+		http.Error(w, "the CA failed", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/pkix-crl")
+	_, _ = w.Write(crl) // the client is gone if this fails
 }
 
 func isCMP(header string) bool {

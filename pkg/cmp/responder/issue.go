@@ -2,8 +2,6 @@ package responder
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -215,9 +213,9 @@ func (s *Server) sign(x *exchange, w *wish, template *x509.Certificate) (*x509.C
 }
 
 func (s *Server) otherKey() (crypto.PublicKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), s.cfg.Rand)
+	key, err := P256.generate(s.cfg.Rand)
 	if err != nil {
-		return nil, fmt.Errorf("generating a key: %w", err)
+		return nil, err
 	}
 	return key.Public(), nil
 }

@@ -125,6 +125,10 @@ func requested(req *cmp.Message) (*wish, error) {
 
 func fromTemplate(r *cmp.CertReqMsg, update bool) (*wish, error) {
 	t := &r.CertReq.CertTemplate
+	if wantsKey(t) {
+		return nil, refuse(cmp.FailBadCertTemplate, "there is no publicKey: the CA is to make the key (RFC 9483 §4.1.6), "+
+			"but a key that more than its owner has known proves nothing: make one and send its public part")
+	}
 	key, err := t.Key()
 	if err != nil {
 		return nil, refuse(cmp.FailBadAlg|cmp.FailBadCertTemplate, "%s", err.Error())
@@ -147,8 +151,25 @@ func fromTemplate(r *cmp.CertReqMsg, update bool) (*wish, error) {
 	return w, nil
 }
 
+// wantsKey tells whether a template asks for a key made by the CA: publicKey is
+// absent, or without bits (RFC 9483 §4.1.6).
+func wantsKey(t *cmp.CertTemplate) bool {
+	if t.PublicKeyInfo == nil {
+		return t.PublicKey == nil
+	}
+	var info struct {
+		Algorithm asn1.RawValue
+		Key       asn1.BitString
+	}
+	_, err := asn1.Unmarshal(t.PublicKeyInfo, &info)
+	return err == nil && info.Key.BitLength == 0
+}
+
 func fromCSR(der []byte) (*wish, error) {
 	csr, err := x509.ParseCertificateRequest(der)
+	if explained := cmp.ExplainKey(der, err); err != nil && !errors.Is(err, explained) {
+		return nil, refuse(cmp.FailBadAlg, "%s", explained.Error())
+	}
 	if err != nil {
 		return nil, refuse(cmp.FailBadDataFormat, "unreadable PKCS #10 request: %s", err.Error())
 	}
@@ -264,6 +285,7 @@ func (w *wish) template(cfg *Config, a *authority, now time.Time) (*x509.Certifi
 		SerialNumber: serial, RawSubject: w.subject, SubjectKeyId: keyID,
 		NotBefore: notBefore, NotAfter: notAfter,
 		BasicConstraintsValid: true,
+		CRLDistributionPoints: cfg.CRLDistributionPoints,
 		ExtraExtensions:       w.criticalSAN(),
 	}, nil
 }

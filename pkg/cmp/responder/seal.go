@@ -124,7 +124,7 @@ func (s *Server) foreign() (*authority, error) {
 
 func (s *Server) newForeign() (*authority, error) {
 	cfg := s.cfg
-	cfg.Name, cfg.Intermediate = s.ca.issuing.Subject.CommonName, false
+	cfg.Name, cfg.Intermediate, cfg.Successor = s.ca.issuing.Subject.CommonName, false, false
 	ca, err := newAuthority(&cfg)
 	if err != nil {
 		return nil, fmt.Errorf("making a foreign CA: %w", err)

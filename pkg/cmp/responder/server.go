@@ -116,6 +116,9 @@ func (s *Server) respond(der []byte) ([]byte, cmp.BodyType, error) {
 		a = errorAnswer(malformed(cmp.FailBadDataFormat, "%s", problem.Error()))
 	} else {
 		x.req = m
+		if m.Type == cmp.TypeNested {
+			return s.respondNested(x)
+		}
 		a, problem = s.answer(x)
 	}
 	reply, err := s.seal(x, &a)

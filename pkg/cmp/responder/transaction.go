@@ -113,6 +113,11 @@ func (r *record) revoke(reason string, now time.Time) {
 	}
 }
 
+// revive takes a certificate off hold.
+func (r *record) revive() {
+	r.Issued.Revoked, r.Issued.Reason, r.Issued.RevokedAt = false, "", time.Time{}
+}
+
 // ledger holds all transactions. It is guarded by Server.mu.
 type ledger struct {
 	files     *files
