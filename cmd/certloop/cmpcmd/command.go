@@ -98,6 +98,9 @@ func (r *run) do(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
+	if p.client != nil {
+		defer p.client.CloseIdleConnections()
+	}
 	r.sequences = &sequences{reqin: r.list("reqin"), reqout: r.list("reqout"), rspin: r.list("rspin"), rspout: r.list("rspout")}
 	for range r.number("repeat", 1) {
 		if err := r.once(ctx, p); err != nil {
@@ -113,7 +116,6 @@ func (r *run) checkFormats() error {
 		switch format := strings.ToUpper(r.values[option]); {
 		case format == "" || format == "PEM" || format == "DER":
 		case option == "keyform" && format == "P12":
-			return fmt.Errorf("-keyform P12: %w", errPKCS12)
 		default:
 			return fmt.Errorf("-%s %.20s is not supported: use PEM or DER", option, r.values[option])
 		}

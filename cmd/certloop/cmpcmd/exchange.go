@@ -24,6 +24,7 @@ type exchange struct {
 	newID    bool
 	only     string // file for the first request; nothing is sent
 	confirms bool   // false: -disable_confirm
+	keep     int    // -keep_alive
 
 	answered *cmp.Message // the last message believed
 	outcome  outcome
@@ -45,6 +46,7 @@ func (r *run) newExchange(p *plan) *exchange {
 	return &exchange{
 		plan: p, log: r.log, show: r.showMessage, nonces: &nonces{random: rand.Reader}, sequences: r.sequences,
 		newID: r.has("reqin_new_tid"), only: r.values["reqout_only"], confirms: !r.has("disable_confirm"),
+		keep: r.number("keep_alive", keepIfKept),
 	}
 }
 
@@ -178,9 +180,9 @@ func (x *exchange) ask(ctx context.Context, kind cmp.BodyType, ours []byte) ([]b
 	}
 	x.show("request", ours)
 	x.log.info("sending %s", strings.ToUpper(kind.String()))
-	answer, err := x.client.Exchange(ctx, ours)
+	answer, err := x.send(ctx, kind, ours)
 	if err != nil {
-		return nil, fmt.Errorf("sending %s: %w", kind, err)
+		return nil, err
 	}
 	if m, err := cmp.ParseMessage(answer); err == nil {
 		x.log.info("received %s", strings.ToUpper(m.Type.String()))

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"os"
 	"path/filepath"
@@ -87,6 +88,20 @@ func (s *site) key(name string) {
 	s.pem(name, "PRIVATE KEY", der)
 }
 
+// csr writes a PKCS #10 request for the key of a file.
+func (s *site) csr(name, key, commonName string) {
+	s.Helper()
+	signer, err := parseKey([]byte(readTestFile(s, s.path(key))), noPhrase)
+	if err != nil {
+		s.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}, signer)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.pem(name, "CERTIFICATE REQUEST", der)
+}
+
 // run runs a command line at the site: @name is a file of its directory, MAC
 // and SIGN stand for the two ways to authenticate. Nothing secret may be shown.
 func (s *site) run(line string) result {
@@ -122,7 +137,7 @@ func (s *site) certs(name string) []*x509.Certificate {
 	if readTestFile(s, s.path(name)) == "" {
 		return nil
 	}
-	certs, err := certificates(s.path(name))
+	certs, err := certificates(s.path(name), noPhrase)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -236,8 +251,12 @@ func TestRevocationAndGeneralMessages(t *testing.T) {
 	s.must("-cmd cr SIGN -newkey @new.key -subject /CN=b -certout @b.pem")
 	b := s.certs("b.pem")[0]
 	s.must("-cmd rr SIGN -issuer /CN=" + b.Issuer.CommonName + " -serial 0x" + b.SerialNumber.Text(16))
+	s.key("c.key")
+	s.must("-cmd cr SIGN -newkey @c.key -subject /CN=c -certout @c.pem")
+	s.csr("c.csr", "c.key", "c")
+	s.must("-cmd rr SIGN -csr @c.csr -revreason 5")
 	issued := s.ca.Issued()
-	for _, i := range issued[len(issued)-2:] {
+	for _, i := range issued[len(issued)-3:] {
 		if !i.Revoked {
 			t.Errorf("%s is not revoked", i.Subject)
 		}
@@ -248,8 +267,8 @@ func TestRevocationAndGeneralMessages(t *testing.T) {
 	}
 	s.must("-cmd genm SIGN -infotype crlStatusList -crlcert @id.pem -crlout @crl.der")
 	list, err := revocationList(s.path("crl.der"))
-	if err != nil || len(list.RevokedCertificateEntries) != 2 {
-		t.Errorf("CRL %v, %v, want two entries", list, err)
+	if err != nil || len(list.RevokedCertificateEntries) != 3 {
+		t.Errorf("CRL %v, %v, want three entries", list, err)
 	}
 	s.must("-cmd genm SIGN -infotype certReqTemplate -template @template.der -keyspec @keyspec.der")
 	s.must("-cmd genm SIGN -infotype rootCaCert -oldwithold @ca.pem -newwithnew @new.pem -newwithold @nwo.pem -oldwithnew @own.pem")

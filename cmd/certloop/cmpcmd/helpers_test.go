@@ -1,6 +1,7 @@
 package cmpcmd
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -35,6 +36,12 @@ func checkError(tb testing.TB, err error, want string) {
 		tb.Errorf("error %q does not say %q", err, want)
 	}
 }
+
+// noPhrase stands for a user who is not there.
+func noPhrase() ([]byte, error) { return nil, errors.New("asked for a pass phrase") }
+
+// phraseIs is a user who knows one.
+func phraseIs(text string) phrase { return func() ([]byte, error) { return []byte(text), nil } }
 
 func decimal(n uintptr) string { return strconv.FormatUint(uint64(n), 10) }
 

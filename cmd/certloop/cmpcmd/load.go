@@ -1,7 +1,6 @@
 package cmpcmd
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -43,12 +42,28 @@ func pemBlocks(content []byte) []*pem.Block {
 	return blocks
 }
 
-// certificates reads all certificates in a file, PEM or DER.
-func certificates(path string) ([]*x509.Certificate, error) {
+// certificates reads all certificates in a file: PEM, DER or PKCS #12, where that
+// of the key comes first.
+func certificates(path string, secret phrase) ([]*x509.Certificate, error) {
 	content, err := readFile(path, maxFileBytes)
 	if err != nil {
 		return nil, err
 	}
+	if looksLikePKCS12(content) {
+		_, certs, err := openPKCS12(content, secret)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return certs, nil
+	}
+	certs, err := parseCertificates(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certs, nil
+}
+
+func parseCertificates(content []byte) ([]*x509.Certificate, error) {
 	var ders []byte
 	blocks := pemBlocks(content)
 	for _, block := range blocks {
@@ -56,7 +71,7 @@ func certificates(path string) ([]*x509.Certificate, error) {
 		case "CERTIFICATE", "X509 CERTIFICATE":
 			ders = append(ders, block.Bytes...)
 		case "TRUSTED CERTIFICATE":
-			return nil, fmt.Errorf("%s: trust settings in certificates are not supported: give it as CERTIFICATE", path)
+			return nil, errors.New("trust settings in certificates are not supported: give it as CERTIFICATE")
 		}
 	}
 	if len(blocks) == 0 {
@@ -64,28 +79,43 @@ func certificates(path string) ([]*x509.Certificate, error) {
 	}
 	certs, err := x509.ParseCertificates(ders)
 	switch {
-	case err != nil && looksLikePKCS12(content):
-		return nil, fmt.Errorf("%s: %w", path, errPKCS12)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, cmp.ExplainKey(ders, err)
 	case len(certs) == 0:
-		return nil, fmt.Errorf("%s: there is no certificate in it", path)
+		return nil, errors.New("there is no certificate in it")
 	}
 	return certs, nil
 }
 
-var errPKCS12 = errors.New("PKCS#12 is not supported: convert it with openssl pkcs12")
+// passOf is the option with the source of the pass phrase of a file, as
+// openssl-cmp(1) has it.
+func passOf(option string) string {
+	switch option {
+	case "cert", "oldcert", "key":
+		return "keypass"
+	case "tls_cert", "tls_key":
+		return "tls_keypass"
+	case "newkey":
+		return "newkeypass"
+	}
+	return "otherpass"
+}
 
-// looksLikePKCS12 tells whether DER begins as a PFX does: a SEQUENCE with INTEGER 3 (RFC 7292 §4).
-func looksLikePKCS12(der []byte) bool {
-	return len(der) > 16 && der[0] == 0x30 && bytes.Contains(der[:8], []byte{2, 1, 3, 0x30})
+// phrase gives the pass phrase of a file that an option names.
+func (b *builder) phrase(option, path string) phrase {
+	return func() ([]byte, error) {
+		if pass := passOf(option); b.has(pass) {
+			return b.secrets.from(pass, b.values[pass])
+		}
+		return b.secrets.ask(path)
+	}
 }
 
 // certificatesOf reads the certificates of all files an option names.
-func (s *settings) certificatesOf(option string) ([]*x509.Certificate, error) {
+func (b *builder) certificatesOf(option string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
-	for _, path := range s.list(option) {
-		certs, err := certificates(path)
+	for _, path := range b.list(option) {
+		certs, err := certificates(path, b.phrase(option, path))
 		if err != nil {
 			return nil, fmt.Errorf("-%s: %w", option, err)
 		}
@@ -96,63 +126,89 @@ func (s *settings) certificatesOf(option string) ([]*x509.Certificate, error) {
 
 // certificateOf reads the first certificate of the file an option names, and
 // those behind it. Without the option there is none.
-func (s *settings) certificateOf(option string) (first *x509.Certificate, more []*x509.Certificate, err error) {
-	if !s.has(option) {
+func (b *builder) certificateOf(option string) (first *x509.Certificate, more []*x509.Certificate, err error) {
+	path := b.values[option]
+	if path == "" {
 		return nil, nil, nil
 	}
-	certs, err := certificates(s.values[option])
+	certs, err := certificates(path, b.phrase(option, path))
 	if err != nil {
 		return nil, nil, fmt.Errorf("-%s: %w", option, err)
 	}
 	return certs[0], certs[1:], nil
 }
 
-// privateKey reads the key of one option, with the pass phrase of another.
-func (s *settings) privateKey(option, pass string, p *passwords) (crypto.Signer, error) {
-	content, err := readFile(s.values[option], maxFileBytes)
+// privateKey reads the key of an option.
+func (b *builder) privateKey(option string) (crypto.Signer, error) {
+	path := b.values[option]
+	content, err := readFile(path, maxFileBytes)
 	if err != nil {
 		return nil, fmt.Errorf("-%s: %w", option, err)
 	}
-	phrase := func() ([]byte, error) {
-		if s.has(pass) {
-			return p.from(pass, s.values[pass])
-		}
-		return p.ask(s.values[option])
-	}
-	key, err := parseKey(content, phrase)
+	key, err := parseKey(content, b.phrase(option, path))
 	if err != nil {
-		return nil, fmt.Errorf("-%s: %s: %w", option, s.values[option], err)
+		return nil, fmt.Errorf("-%s: %s: %w", option, path, err)
 	}
 	return key, nil
 }
 
-// parseKey reads a private key: PKCS#8, encrypted or not, PKCS#1 or SEC 1, PEM or DER.
-func parseKey(content []byte, phrase func() ([]byte, error)) (crypto.Signer, error) {
+// parseKey reads a private key: PKCS#8, PKCS#1 or SEC 1, PEM or DER, encrypted or
+// not, or that of a PKCS#12 file.
+func parseKey(content []byte, secret phrase) (crypto.Signer, error) {
+	if looksLikePKCS12(content) {
+		key, _, err := openPKCS12(content, secret)
+		return key, err
+	}
 	blocks := pemBlocks(content)
 	for _, block := range blocks {
 		if !strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			continue
 		}
-		if strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-			return nil, errors.New("the old encryption of PEM is not supported: convert it with openssl pkcs8 -topk8")
+		if !strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return parseKeyDER(block.Bytes, secret)
 		}
-		return parseKeyDER(block.Bytes, phrase)
+		der, err := decryptPEM(block, secret)
+		if err != nil {
+			return nil, err
+		}
+		return parseKeyDER(der, secret)
 	}
 	if len(blocks) > 0 {
 		return nil, errNoPrivateKey
 	}
-	return parseKeyDER(content, phrase)
+	return parseKeyDER(content, secret)
 }
 
-var errNoPrivateKey = errors.New("there is no private key in it")
+// decryptPEM decrypts as OpenSSL did before PKCS#8 (RFC 1423 §1.1).
+func decryptPEM(block *pem.Block, secret phrase) ([]byte, error) {
+	text, err := secret()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.DecryptPEMBlock(block, text) //nolint:staticcheck // weak, but the file is there
+	switch {
+	case errors.Is(err, x509.IncorrectPasswordError):
+		return nil, errPassPhrase
+	case err != nil:
+		return nil, errors.New("its encryption is not supported: convert it with openssl pkcs8 -topk8")
+	}
+	return der, nil
+}
 
-func parseKeyDER(der []byte, phrase func() ([]byte, error)) (crypto.Signer, error) {
+// Why there is no key.
+var (
+	errNoPrivateKey = errors.New("there is no private key in it")
+	errCurve        = errors.New("the key's curve is not supported: use P-256, P-384 or P-521")
+	errKeyType      = errors.New("keys of this type are not supported: use RSA, P-256, P-384, P-521 or Ed25519")
+)
+
+func parseKeyDER(der []byte, secret phrase) (crypto.Signer, error) {
 	if encrypted, ok := parseEncryptedKey(der); ok {
-		secret, err := phrase()
+		text, err := secret()
 		if err != nil {
 			return nil, err
 		}
-		if der, err = encrypted.decrypt(secret); err != nil {
+		if der, err = encrypted.decrypt(text); err != nil {
 			return nil, err
 		}
 	}
@@ -179,10 +235,10 @@ func otherKey(der []byte, cause error) (any, error) {
 		return key, nil
 	}
 	switch {
-	case looksLikePKCS12(der):
-		return nil, errPKCS12
 	case strings.Contains(cause.Error(), "unknown elliptic curve"):
-		return nil, errors.New("the key's curve is not supported: use P-256, P-384 or P-521")
+		return nil, cmp.ExplainKey(der, errCurve)
+	case strings.Contains(cause.Error(), "unknown algorithm"):
+		return nil, errKeyType
 	}
 	return nil, errNoPrivateKey // what x509 says could quote a key
 }
@@ -199,7 +255,7 @@ func publicKey(path string) (crypto.PublicKey, error) {
 	}
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, fmt.Errorf("%s: neither a private nor a public key that is supported", path)
+		return nil, fmt.Errorf("%s: %w", path, cmp.ExplainKey(der, errors.New("neither a private nor a public key that is supported")))
 	}
 	return key, nil
 }
@@ -219,7 +275,7 @@ func certificateRequest(path string) (*x509.CertificateRequest, error) {
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, fmt.Errorf("-csr: %s: %w", path, err)
+		return nil, fmt.Errorf("-csr: %s: %w", path, cmp.ExplainKey(der, err))
 	}
 	return csr, nil
 }

@@ -3,8 +3,12 @@ package cmpcmd
 import (
 	"bytes"
 	"encoding/asn1"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +241,43 @@ func TestDefaultMAC(t *testing.T) {
 		t.Errorf("there is no advice: %s", got.log)
 	}
 	s.must(line + " -mac hmacWithSHA256")
+}
+
+// TestPersistentConnections counts the connections of one enrolment with
+// confirmation, to a server that keeps them and to one that does not.
+func TestPersistentConnections(t *testing.T) {
+	s := newSite(t, responder.Config{})
+	for name, tt := range map[string]struct {
+		option      string
+		keeps       bool
+		connections int32
+		fail        string
+	}{
+		"by default":            {"", true, 1, ""},
+		"none":                  {"-keep_alive 0", true, 2, ""},
+		"wanted, not kept":      {"-keep_alive 1", false, 2, ""},
+		"required":              {"-keep_alive 2", true, 1, ""},
+		"required, not kept":    {"-keep_alive 2", false, 1, "the server does not keep connections, and -keep_alive 2 requires that"},
+		"required for one only": {"-keep_alive 2 -cmd genm -infotype caCerts -cacertsout @cas.pem", false, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var connections atomic.Int32
+			server := httptest.NewUnstartedServer(s.ca)
+			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			server.Config.SetKeepAlivesEnabled(tt.keeps)
+			server.Start()
+			defer server.Close()
+			got := s.run("-cmd ir MAC -newkey @id.key -subject /CN=k -certout @c.pem -server " + strings.TrimPrefix(server.URL, "http://") + " " + tt.option)
+			checkError(t, got.err, tt.fail)
+			if n := connections.Load(); n != tt.connections {
+				t.Errorf("%d connections, want %d", n, tt.connections)
+			}
+		})
+	}
 }
 
 func FuzzArguments(f *testing.F) {

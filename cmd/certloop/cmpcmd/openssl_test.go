@@ -266,7 +266,7 @@ func parsed(t *testing.T, path string) []*x509.Certificate {
 		if readTestFile(t, path) == "" {
 			return nil
 		}
-		certs, err := certificates(path)
+		certs, err := certificates(path, noPhrase)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,8 @@ engine =
 		{"keyEncipherment", "-popo 2", nil, "-popo 2 is not supported"},
 		{"no such reason", "-revreason 7", nil, "-revreason 7 is not a reason"},
 		{"verbosity out of range", "-verbosity 9", nil, "-verbosity must be between 0 and 8"},
-		{"persistence required", "-keep_alive 2", nil, "-keep_alive 2 is not supported"},
+		{"persistence required", "-keep_alive 2", values{"keep_alive": "2"}, ""},
+		{"persistence beyond that", "-keep_alive 3", nil, "-keep_alive must be between 0 and 2"},
 		{"times that contradict", "-msg_timeout 9 -total_timeout 3", nil, "-msg_timeout 9 is above -total_timeout 3"},
 		{"refused", "-use_mock_srv", nil, "-use_mock_srv is not supported: there is no mock server here"},
 
@@ -267,14 +268,17 @@ func TestPasswords(t *testing.T) {
 	p := newPasswords(strings.NewReader("typed\ntyped next"), &log, true, &reporter{to: &log, level: levelInfo})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := p.from("secret", tt.source)
+			got, err := p.from(tt.name, tt.source)
 			checkError(t, err, tt.fail)
 			if err == nil && string(got) != tt.want {
 				t.Errorf("secret %q, want %q", got, tt.want)
 			}
 		})
 	}
-	if got := log.String(); strings.Contains(got, "plain\n") || !strings.Contains(got, "-secret names no source") {
+	if again, err := p.from("stdin", "stdin"); err != nil || string(again) != "typed" {
+		t.Errorf("a second file with the same option needs another pass phrase: %q, %v", again, err)
+	}
+	if got := log.String(); strings.Contains(got, "plain\n") || !strings.Contains(got, "-no source names no source") {
 		t.Errorf("log %q should warn of a secret without a source, and not show it", got)
 	}
 }

@@ -23,14 +23,18 @@ type passwords struct {
 	prompt io.Writer
 	batch  bool
 	log    *reporter
+	known  map[string][]byte // by option: several files may need one, which is read once
 }
 
 func newPasswords(stdin io.Reader, prompt io.Writer, batch bool, log *reporter) *passwords {
-	return &passwords{stdin: bufio.NewReader(stdin), input: stdin, prompt: prompt, batch: batch, log: log}
+	return &passwords{stdin: bufio.NewReader(stdin), input: stdin, prompt: prompt, batch: batch, log: log, known: map[string][]byte{}}
 }
 
 // from reads the secret that the source given with an option names.
 func (p *passwords) from(option, source string) ([]byte, error) {
+	if secret, ok := p.known[option]; ok {
+		return secret, nil
+	}
 	secret, err := p.read(option, source)
 	switch {
 	case err != nil:
@@ -38,7 +42,8 @@ func (p *passwords) from(option, source string) ([]byte, error) {
 	case len(secret) > maxSecret:
 		return nil, fmt.Errorf("-%s: more than %d bytes", option, maxSecret)
 	}
-	return []byte(secret), nil
+	p.known[option] = []byte(secret)
+	return p.known[option], nil
 }
 
 func (p *passwords) read(option, source string) (string, error) {

@@ -207,7 +207,7 @@ func (b *builder) credential() (cmp.Credential, error) {
 		secret, err := b.sharedSecret()
 		if err == nil && b.has("key") {
 			b.log.warn("-cert and -key do not protect messages, since there is -secret")
-			b.key, err = b.privateKey("key", "keypass", b.secrets)
+			b.key, err = b.privateKey("key")
 		}
 		return secret, err
 	case b.has("key") && b.has("cert"):
@@ -222,7 +222,7 @@ func (b *builder) credential() (cmp.Credential, error) {
 
 func (b *builder) loadKey() (err error) {
 	if b.has("key") {
-		b.key, err = b.privateKey("key", "keypass", b.secrets)
+		b.key, err = b.privateKey("key")
 	}
 	return err
 }

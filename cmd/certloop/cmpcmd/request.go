@@ -46,7 +46,7 @@ func (b *builder) p10cr(req *cmp.Request) error {
 	return nil
 }
 
-// revocation is by -oldcert, or by -issuer and -serial.
+// revocation is by -issuer and -serial, by -oldcert, or by -csr, in that order.
 func (b *builder) revocation(req *cmp.Request) error {
 	what := &cmp.Revocation{Certificate: b.old, Reason: cmp.Reason(max(b.number("revreason", -1), 0))}
 	req.Revocation = what
@@ -67,11 +67,16 @@ func (b *builder) revocation(req *cmp.Request) error {
 		what.Issuer, err = b.name("issuer")
 		return err
 	case b.old != nil:
+		if b.csr != nil {
+			b.log.warn("-csr has no effect with -oldcert")
+		}
 		return nil
 	case b.csr != nil:
-		return errors.New("-csr is not supported with -cmd rr: a request names no certificate: give -oldcert, or -issuer and -serial")
+		b.log.info("the certificate is named by key and subject of -csr, which not every server accepts (RFC 9483 §4.2)")
+		what.Request = b.csr
+		return nil
 	}
-	return errors.New("-cmd rr needs -oldcert, or -issuer and -serial")
+	return errors.New("-cmd rr needs -oldcert, or -issuer and -serial, or -csr")
 }
 
 // enrolment is ir, cr and kur.
@@ -113,7 +118,7 @@ func (b *builder) chooseKey(req *cmp.Request) error {
 		req.Key = b.key
 	case b.has("key"):
 		var err error
-		req.Key, err = b.privateKey("key", "keypass", b.secrets)
+		req.Key, err = b.privateKey("key")
 		return err
 	case !proof && b.reference() != nil:
 		req.Template.PublicKeyInfo = b.reference().RawSubjectPublicKeyInfo
@@ -124,7 +129,7 @@ func (b *builder) chooseKey(req *cmp.Request) error {
 }
 
 func (b *builder) newKey(req *cmp.Request, proof bool) (err error) {
-	req.Key, err = b.privateKey("newkey", "newkeypass", b.secrets)
+	req.Key, err = b.privateKey("newkey")
 	if err == nil || !errors.Is(err, errNoPrivateKey) {
 		return err
 	}

@@ -106,8 +106,6 @@ func (s *settings) checkRanges() error {
 		return fmt.Errorf("-revreason 7 is not a reason (RFC 5280 §5.3.1)")
 	case s.number("popo", 1) == 2:
 		return fmt.Errorf("-popo 2 is not supported: challenges for decryption keys are not (RFC 9810 §5.2.8.3)")
-	case s.number("keep_alive", 1) == 2:
-		return fmt.Errorf("-keep_alive 2 is not supported: each message may have a connection of its own")
 	case total > 0 && message > total:
 		return fmt.Errorf("-msg_timeout %d is above -total_timeout %d", message, total)
 	}

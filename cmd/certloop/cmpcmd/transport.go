@@ -1,12 +1,14 @@
 package cmpcmd
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"slices"
@@ -21,6 +23,13 @@ import (
 const (
 	defaultMessageTimeout = 120 * time.Second
 	forever               = 100 * 365 * 24 * time.Hour
+)
+
+// Values of -keep_alive.
+const (
+	keepNone     = 0
+	keepIfKept   = 1
+	keepRequired = 2
 )
 
 // server is where -server and -path point to.
@@ -94,7 +103,7 @@ func (b *builder) client() (*cmp.Client, error) {
 	if b.has("path") {
 		a.path = rooted(b.values["path"])
 	}
-	c := &cmp.Client{URL: a.String(), Timeout: b.messageTimeout()}
+	c := &cmp.Client{URL: a.String(), Timeout: b.messageTimeout(), KeepAlive: b.number("keep_alive", keepIfKept) != keepNone}
 	if c.Proxy, err = b.proxy(a); err != nil {
 		return nil, err
 	}
@@ -102,6 +111,32 @@ func (b *builder) client() (*cmp.Client, error) {
 		c.TLS, err = b.tls(a)
 	}
 	return c, err
+}
+
+// goesOn tells whether a message may need another one after its answer, so that
+// a persistent connection is worth asking for.
+func goesOn(kind cmp.BodyType) bool {
+	switch kind {
+	case cmp.TypeIR, cmp.TypeCR, cmp.TypeKUR, cmp.TypeP10CR, cmp.TypePollReq:
+		return true
+	default:
+		return false
+	}
+}
+
+// send sends a message and wants the server to keep the connection, if that is
+// required and there may be another message.
+func (x *exchange) send(ctx context.Context, kind cmp.BodyType, message []byte) ([]byte, error) {
+	kept := false
+	watched := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{PutIdleConn: func(err error) { kept = err == nil }})
+	answer, err := x.client.Exchange(watched, message)
+	if err != nil {
+		return nil, fmt.Errorf("sending %s: %w", kind, err)
+	}
+	if x.keep == keepRequired && goesOn(kind) && !kept {
+		return nil, fmt.Errorf("answer to %s: the server does not keep connections, and -keep_alive 2 requires that", kind)
+	}
+	return answer, nil
 }
 
 func (b *builder) messageTimeout() time.Duration {
@@ -194,7 +229,7 @@ func (b *builder) tlsIdentity(cfg *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	key, err := b.privateKey("tls_key", "tls_keypass", b.secrets)
+	key, err := b.privateKey("tls_key")
 	if err != nil {
 		return err
 	}
