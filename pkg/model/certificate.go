@@ -51,8 +51,10 @@ const (
 
 // Origins of a certificate.
 const (
-	OriginCreate = "create" // a new key and a new certificate (OCCM: AUTOMATIC)
-	OriginAdopt  = "adopt"  // what already is in the output Secret, until its first renewal (OCCM: MANUAL)
+	OriginCreate    = "create"    // a new key and a new certificate
+	OriginAdopt     = "adopt"     // what already is in the output Secret, until its first renewal
+	OriginAutomatic = "AUTOMATIC" // create, as OCCM calls it
+	OriginManual    = "MANUAL"    // adopt, likewise
 )
 
 // What becomes of output Secrets when a configuration is withdrawn.
@@ -64,8 +66,9 @@ const (
 
 // CMPCertificateSpec is what is wanted of a certificate.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.renewBefore) || !has(self.validity) || duration(self.renewBefore) < duration(self.validity)",message="renewBefore must be shorter than validity"
-// +kubebuilder:validation:XValidation:rule="!has(self.renewBeforeDays) || !has(self.validityDays) || self.renewBeforeDays < self.validityDays",message="renewBeforeDays must be less than validityDays"
+// +kubebuilder:validation:XValidation:rule="!(has(self.validity) || has(self.validityDays)) || !(has(self.renewBefore) || has(self.renewBeforeDays)) || (has(self.renewBefore) ? duration(self.renewBefore).getSeconds() : self.renewBeforeDays * 86400) < (has(self.validity) ? duration(self.validity).getSeconds() : self.validityDays * 86400)",message="what is renewed before its end must be shorter than the validity asked for"
+// +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || (has(self.caBundle.key) ? self.caBundle.key : 'ca.crt') != (has(self.output.caBundle) && has(self.output.caBundle.key) ? self.output.caBundle.key : 'ca.crt') || self.caBundle.secretName != (has(self.output.caBundle) && has(self.output.caBundle.secretName) ? self.output.caBundle.secretName : self.output.secretName)",message="caBundle must not be the place that it is copied to"
+// +kubebuilder:validation:XValidation:rule="!has(self.networkFunction) || !has(self.subjectAltNames) || !has(self.subjectAltNames.uris) || self.subjectAltNames.uris.all(u, !u.matches('^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:') || u.matches('^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$'))",message="the urn:uuid: of a network function is its instance id, a UUID of version 4 (3GPP TS 29.571)"
 // +kubebuilder:validation:XValidation:rule="!(has(self.validity) && has(self.validityDays))",message="set validity or validityDays, not both"
 // +kubebuilder:validation:XValidation:rule="[has(self.renewBefore), has(self.renewBeforeDays), has(self.renewBeforePercentage)].filter(x, x).size() <= 1",message="set one of renewBefore, renewBeforeDays and renewBeforePercentage"
 // +kubebuilder:validation:XValidation:rule="has(self.subject) || has(self.subjectAltNames)",message="set subject, subjectAltNames or both"
@@ -115,13 +118,13 @@ type CMPCertificateSpec struct {
 	// keyUsages asked for. Default digitalSignature.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=9
+	// +kubebuilder:validation:MaxItems=5
 	KeyUsages []KeyUsage `json:"keyUsages,omitempty"`
 
 	// extendedKeyUsages asked for. Default serverAuth and clientAuth for an endEntity, none for a cmpIdentity.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:MaxItems=6
 	ExtendedKeyUsages []ExtendedKeyUsage `json:"extendedKeyUsages,omitempty"`
 
 	// basicConstraints is endEntity: certloop never asks for a CA certificate, and refuses one.
@@ -131,7 +134,7 @@ type CMPCertificateSpec struct {
 
 	// validity is the lifetime asked for, for example 2160h. The CA may grant another one; renewal follows what was granted.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="validity must be at least 10s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s') && duration(self) <= duration('876000h')",message="validity must be at least 10s and at most 876000h"
 	Validity *metav1.Duration `json:"validity,omitempty"`
 
 	// validityDays is the lifetime asked for, in days.
@@ -202,6 +205,7 @@ type IssuerReference struct {
 	// name of the issuer.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
 	Name string `json:"name"`
 }
 
@@ -214,11 +218,13 @@ const (
 
 // PrivateKey says what key to generate.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048,3072,4096] : self.algorithm == 'ECDSA' && self.size in [256,384,521])",message="size must be 2048, 3072 or 4096 for RSA, 256, 384 or 521 for ECDSA and absent for Ed25519 (secp256k1 is not supported: use ECDSA 256, which is P-256)"
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || (self.algorithm == 'RSA' ? self.size in [2048,3072,4096] : self.algorithm == 'Ed25519' ? false : self.size in [256,384,521])",message="size must be 2048, 3072 or 4096 for RSA, 256, 384 or 521 for ECDSA and absent for Ed25519"
 type PrivateKey struct {
 	// algorithm is ECDSA, RSA or Ed25519.
 	// +optional
-	// +kubebuilder:validation:Enum=ECDSA;RSA;Ed25519
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.lowerAscii() != 'secp256k1'",message="secp256k1 is no curve of TLS or 3GPP TS 33.310: use ECDSA with size 256, which is P-256 (secp256r1)"
+	// +kubebuilder:validation:XValidation:rule="self.lowerAscii() == 'secp256k1' || self in ['ECDSA','RSA','Ed25519']",message="algorithm must be ECDSA, RSA or Ed25519"
 	// +kubebuilder:default=ECDSA
 	Algorithm string `json:"algorithm,omitempty"`
 	// size in bits: 256, 384 or 521 for ECDSA (default 256), 2048, 3072 or 4096 for RSA (default 2048).
@@ -229,6 +235,7 @@ type PrivateKey struct {
 // Subject is a distinguished name. Its attributes are encoded in the order country,
 // stateOrProvince, locality, organization, organizationalUnit, commonName, serialNumber.
 //
+// +kubebuilder:validation:XValidation:rule="[has(self.distinguishedName), has(self.country), has(self.stateOrProvince), has(self.locality), has(self.organization), has(self.organizationalUnit), has(self.commonName), has(self.serialNumber)].exists(x, x)",message="set at least one attribute, or leave subject out"
 // +kubebuilder:validation:XValidation:rule="!has(self.distinguishedName) || [has(self.country), has(self.stateOrProvince), has(self.locality), has(self.organization), has(self.organizationalUnit), has(self.commonName), has(self.serialNumber)].filter(x, x).size() == 0",message="set distinguishedName alone, or the single attributes"
 type Subject struct {
 	// +optional
@@ -251,38 +258,51 @@ type Subject struct {
 	CommonName string `json:"commonName,omitempty"`
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9 '()+,./:=?-]+$`
 	SerialNumber string `json:"serialNumber,omitempty"`
 	// distinguishedName is a whole name, /type=value/… as OpenSSL writes it or RFC 4514, where the attributes above are not enough.
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
-	DistinguishedName string `json:"distinguishedName,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="self != '/'",message="is the empty name: leave subject out"
+	DistinguishedName DN `json:"distinguishedName,omitempty"`
 }
 
 // MaxSubjectAltNames bounds the names of one kind in a certificate.
 const MaxSubjectAltNames = 64
 
 // SubjectAltNames are the alternative names of a certificate (RFC 5280 §4.2.1.6).
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.dnsNames) && size(self.dnsNames) > 0, has(self.ipAddresses) && size(self.ipAddresses) > 0, has(self.uris) && size(self.uris) > 0, has(self.emailAddresses) && size(self.emailAddresses) > 0].exists(x, x)",message="set at least one name, or leave subjectAltNames out"
 type SubjectAltNames struct {
+	// dnsNames, a leading *. allowed.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`^([*][.])?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`
 	DNSNames []string `json:"dnsNames,omitempty"`
+	// ipAddresses, IPv4 and IPv6.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=45
 	// +kubebuilder:validation:XValidation:rule="self.all(a, isIP(a))",message="ipAddresses must be IPv4 or IPv6 addresses"
 	IPAddresses []string `json:"ipAddresses,omitempty"`
+	// uris are API roots (https://host[:port][/prefix]) or any other absolute URI, such as urn:uuid: with the
+	// instance id of a network function.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=2048
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z][A-Za-z0-9+.-]*:(//([A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?([/?#]([!-$&-~]|%[0-9A-Fa-f]{2})*)?|([!-$&-.0-~]|%[0-9A-Fa-f]{2})([!-$&-~]|%[0-9A-Fa-f]{2})*)$`
+	// +kubebuilder:validation:XValidation:rule="self.all(u, !u.matches('^[Hh][Tt][Tt][Pp][Ss]?:') || u.matches('^[A-Za-z]+://[^?#]+$'))",message="an http or https URI is an API root: scheme://host[:port][/prefix], without user, query and fragment"
+	// +kubebuilder:validation:XValidation:rule="self.all(u, !u.matches('^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:') || u.matches('^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$'))",message="urn:uuid: is followed by a UUID"
 	URIs []string `json:"uris,omitempty"`
+	// emailAddresses, such as operator@example.com.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=320
+	// +kubebuilder:validation:items:Pattern=`^[A-Za-z0-9!#$%&'*+/=?^_{|}~-]+([.][A-Za-z0-9!#$%&'*+/=?^_{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`
 	EmailAddresses []string `json:"emailAddresses,omitempty"`
 }
 
@@ -302,11 +322,16 @@ type ExtendedKeyUsage string
 //
 // Parts in different Secrets cannot be replaced at one instant: for a moment a reader may
 // see a key beside the former certificate. certloop warns of that and does it.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.certificate) && has(self.certificate.key) ? self.certificate.key : 'tls.crt') != (has(self.privateKey) && has(self.privateKey.key) ? self.privateKey.key : 'tls.key') || (has(self.certificate) && has(self.certificate.secretName) ? self.certificate.secretName : self.secretName) != (has(self.privateKey) && has(self.privateKey.secretName) ? self.privateKey.secretName : self.secretName)",message="certificate must not go to the same data key of the same Secret as privateKey"
+// +kubebuilder:validation:XValidation:rule="(has(self.caBundle) && has(self.caBundle.key) ? self.caBundle.key : 'ca.crt') != (has(self.privateKey) && has(self.privateKey.key) ? self.privateKey.key : 'tls.key') || (has(self.caBundle) && has(self.caBundle.secretName) ? self.caBundle.secretName : self.secretName) != (has(self.privateKey) && has(self.privateKey.secretName) ? self.privateKey.secretName : self.secretName)",message="caBundle must not go to the same data key of the same Secret as privateKey"
+// +kubebuilder:validation:XValidation:rule="(has(self.caBundle) && has(self.caBundle.key) ? self.caBundle.key : 'ca.crt') != (has(self.certificate) && has(self.certificate.key) ? self.certificate.key : 'tls.crt') || (has(self.caBundle) && has(self.caBundle.secretName) ? self.caBundle.secretName : self.secretName) != (has(self.certificate) && has(self.certificate.secretName) ? self.certificate.secretName : self.secretName)",message="caBundle must not go to the same data key of the same Secret as certificate"
+// +kubebuilder:validation:XValidation:rule="!has(self.chain) || (has(self.chain) && has(self.chain.key) ? self.chain.key : 'chain.crt') != (has(self.privateKey) && has(self.privateKey.key) ? self.privateKey.key : 'tls.key') || (has(self.chain) && has(self.chain.secretName) ? self.chain.secretName : self.secretName) != (has(self.privateKey) && has(self.privateKey.secretName) ? self.privateKey.secretName : self.secretName)",message="chain must not go to the same data key of the same Secret as privateKey"
+// +kubebuilder:validation:XValidation:rule="!has(self.chain) || (has(self.chain) && has(self.chain.key) ? self.chain.key : 'chain.crt') != (has(self.certificate) && has(self.certificate.key) ? self.certificate.key : 'tls.crt') || (has(self.chain) && has(self.chain.secretName) ? self.chain.secretName : self.secretName) != (has(self.certificate) && has(self.certificate.secretName) ? self.certificate.secretName : self.secretName)",message="chain must not go to the same data key of the same Secret as certificate"
+// +kubebuilder:validation:XValidation:rule="!has(self.chain) || (has(self.chain) && has(self.chain.key) ? self.chain.key : 'chain.crt') != (has(self.caBundle) && has(self.caBundle.key) ? self.caBundle.key : 'ca.crt') || (has(self.chain) && has(self.chain.secretName) ? self.chain.secretName : self.secretName) != (has(self.caBundle) && has(self.caBundle.secretName) ? self.caBundle.secretName : self.secretName)",message="chain must not go to the same data key of the same Secret as caBundle"
 type Output struct {
 	// secretName is the name of the Secret, in the same namespace. certloop creates it, and replaces what others put there.
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName"`
+	SecretName SecretName `json:"secretName"`
 	// privateKey goes to the data key tls.key by default, in PEM (PKCS #8).
 	// +optional
 	PrivateKey *OutputPart `json:"privateKey,omitempty"`
@@ -331,13 +356,10 @@ const (
 type OutputPart struct {
 	// secretName is the Secret of this part. Default: that of the output.
 	// +optional
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName,omitempty"`
+	SecretName SecretName `json:"secretName,omitempty"`
 	// key is the data key of this part.
 	// +optional
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
-	Key string `json:"key,omitempty"`
+	Key DataKey `json:"key,omitempty"`
 	// encoding is PEM or DER. Several certificates in DER follow each other without anything between.
 	// +optional
 	// +kubebuilder:validation:Enum=PEM;DER
@@ -401,6 +423,10 @@ type CMPCertificateStatus struct {
 	// +optional
 	// +listType=atomic
 	Differences []string `json:"differences,omitempty"`
+	// secrets are the resourceVersions of the record, the output Secrets and the Secret of caBundle, when they were last
+	// written or read, by name. What still has them needs no look.
+	// +optional
+	Secrets map[string]string `json:"secrets,omitempty"`
 	// nextAttempt is when certloop tries or polls again.
 	// +optional
 	NextAttempt *metav1.Time `json:"nextAttempt,omitempty"`

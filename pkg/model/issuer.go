@@ -58,33 +58,57 @@ type CMPIssuerList struct {
 	Items           []CMPIssuer `json:"items"`
 }
 
+// SecretName is the name of a Secret that people or certloop provide; a record of certloop is none.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+// +kubebuilder:validation:XValidation:rule="!self.endsWith('.certloop-record')",message="must not be a record of certloop"
+type SecretName = string
+
+// DataKey is a key in the data of a Secret.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+type DataKey = string
+
+// DN is a distinguished name: /type=value/… as OpenSSL writes it, where a single slash is the empty
+// name, or RFC 4514.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=1024
+// +kubebuilder:validation:Pattern=`^(/|/[A-Za-z0-9.]+=.*| *[A-Za-z0-9.-]+ *=.*)$`
+type DN = string
+
 // CMPIssuerSpec is what is wanted of an issuer. The Secrets it names are in its own
 // namespace, those of a CMPClusterIssuer in certloop's.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.messageTimeout) || !has(self.totalTimeout) || duration(self.messageTimeout) <= duration(self.totalTimeout)",message="messageTimeout must not be longer than totalTimeout"
+// +kubebuilder:validation:XValidation:rule="!has(self.messageTimeout) || duration(self.messageTimeout) <= (has(self.totalTimeout) ? duration(self.totalTimeout) : duration('24h'))",message="messageTimeout must not be longer than totalTimeout, which is 24h by default"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !isURL(self.server) || url(self.server).getScheme() == 'https'",message="tls is for a server with an https URL: change server, or remove tls"
 type CMPIssuerSpec struct {
 	// server is the URL of the CMP service: scheme (http or https), host, port (80 or 443 when absent) and path.
 	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http','https']",message="server must be an http or https URL, for example http://ca.example.com:8080/pkix/"
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http','https'] && url(self).getHostname() != '' && (url(self).getPort() == '' || (int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)) && !self.contains('#') && !self.matches('^[A-Za-z]+://[^/?]*@')",message="server must be an http or https URL without user name or fragment, for example http://ca.example.com:8080/pkix/"
 	Server string `json:"server"`
 
 	// recipient is the distinguished name of the CMP server, put into the header of every request:
 	// /type=value/… as OpenSSL writes it, or RFC 4514.
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
-	Recipient string `json:"recipient,omitempty"`
+	Recipient DN `json:"recipient,omitempty"`
 
 	// issuer is the distinguished name asked for in the certificate template, to choose a CA behind an RA.
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
-	Issuer string `json:"issuer,omitempty"`
+	Issuer DN `json:"issuer,omitempty"`
 
 	// totalTimeout bounds one whole transaction, polling included. Default 24h.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="totalTimeout must be positive"
 	TotalTimeout *metav1.Duration `json:"totalTimeout,omitempty"`
 
-	// messageTimeout bounds one request and its answer. Default 30s.
+	// messageTimeout bounds one request and its answer. Default 30s, or totalTimeout when that is shorter.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="messageTimeout must be positive"
 	MessageTimeout *metav1.Duration `json:"messageTimeout,omitempty"`
 
 	// initialAuthentication protects the first request, the one that obtains the CMP identity.
@@ -160,17 +184,15 @@ const (
 
 // SharedSecretSource names the Secret that holds a reference and a shared secret.
 type SharedSecretSource struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName"`
+	SecretName SecretName `json:"secretName"`
 	// referenceKey is the data key of the reference (senderKID). Default "reference".
 	// +optional
 	// +kubebuilder:default=reference
-	ReferenceKey string `json:"referenceKey,omitempty"`
+	ReferenceKey DataKey `json:"referenceKey,omitempty"`
 	// passwordKey is the data key of the shared secret. Default "password".
 	// +optional
 	// +kubebuilder:default=password
-	PasswordKey string `json:"passwordKey,omitempty"`
+	PasswordKey DataKey `json:"passwordKey,omitempty"`
 	// passwordFormat is raw (byte for byte) or openssl-pass (pass:… as in OpenSSL's password arguments).
 	// +optional
 	// +kubebuilder:validation:Enum=raw;openssl-pass
@@ -188,20 +210,18 @@ type SharedSecretSource struct {
 
 // KeyPairSource names the Secret that holds a private key and its certificate.
 type KeyPairSource struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName"`
+	SecretName SecretName `json:"secretName"`
 	// privateKeyKey is the data key of the private key in PEM or DER. Default "tls.key".
 	// +optional
 	// +kubebuilder:default=tls.key
-	PrivateKeyKey string `json:"privateKeyKey,omitempty"`
+	PrivateKeyKey DataKey `json:"privateKeyKey,omitempty"`
 	// certificateKey is the data key of the certificate, in PEM with its chain or in DER. Default "tls.crt".
 	// +optional
 	// +kubebuilder:default=tls.crt
-	CertificateKey string `json:"certificateKey,omitempty"`
+	CertificateKey DataKey `json:"certificateKey,omitempty"`
 	// extraCertificatesKey is the data key of further certificates to send along, in PEM: the issuers of the certificate.
 	// +optional
-	ExtraCertificatesKey string `json:"extraCertificatesKey,omitempty"`
+	ExtraCertificatesKey DataKey `json:"extraCertificatesKey,omitempty"`
 	// digest of the signatures. Default: what suits the key.
 	// +optional
 	Digest Digest `json:"digest,omitempty"`
@@ -211,18 +231,16 @@ type KeyPairSource struct {
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.serverCertificateKey) && has(self.rootsKey))",message="set rootsKey or serverCertificateKey, not both: a pinned server certificate would make the roots meaningless"
 type TrustSource struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName"`
+	SecretName SecretName `json:"secretName"`
 	// rootsKey is the data key of the root certificates in PEM. "ca.crt" when serverCertificateKey is absent too.
 	// +optional
-	RootsKey string `json:"rootsKey,omitempty"`
+	RootsKey DataKey `json:"rootsKey,omitempty"`
 	// intermediatesKey is the data key of intermediate certificates in PEM, used to build chains and never trusted by themselves.
 	// +optional
-	IntermediatesKey string `json:"intermediatesKey,omitempty"`
+	IntermediatesKey DataKey `json:"intermediatesKey,omitempty"`
 	// serverCertificateKey is the data key of the one certificate that may sign answers.
 	// +optional
-	ServerCertificateKey string `json:"serverCertificateKey,omitempty"`
+	ServerCertificateKey DataKey `json:"serverCertificateKey,omitempty"`
 }
 
 // TLS says how an https server is authenticated and how we authenticate to it.
@@ -236,18 +254,17 @@ type TLS struct {
 	// serverName is expected in the server's certificate and sent as SNI. Default: the host of server.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="isIP(self) || self.matches('^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$')",message="serverName must be a host name or an IP address"
 	ServerName string `json:"serverName,omitempty"`
 }
 
 // CertificatesSource names certificates in a Secret.
 type CertificatesSource struct {
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	SecretName string `json:"secretName"`
+	SecretName SecretName `json:"secretName"`
 	// key is the data key of the certificates in PEM. Default "ca.crt".
 	// +optional
 	// +kubebuilder:default=ca.crt
-	Key string `json:"key,omitempty"`
+	Key DataKey `json:"key,omitempty"`
 }
 
 // Sources of a chain.
@@ -285,6 +302,19 @@ type RenewalPolicy struct {
 	SignedBy string `json:"signedBy,omitempty"`
 }
 
+// What policies tolerate.
+const (
+	UnprotectedIgnored  = "ignore"
+	UnprotectedAccepted = "accept"
+
+	SignatureAllowed = "allow"
+	SignatureRefused = "strict"
+
+	ModificationsAccepted = "accept"
+	ModificationsTold     = "warn"
+	ModificationsRejected = "reject"
+)
+
 // Policies say what is tolerated of a CA.
 type Policies struct {
 	// unprotectedErrors is ignore (an unprotected error is never believed) or accept (it may end a transaction, and never makes it succeed).
@@ -305,6 +335,7 @@ type Policies struct {
 	GrantedModifications string `json:"grantedModifications,omitempty"`
 	// clockTolerance is how far the CA's messageTime may be from ours. Default 5m.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="clockTolerance must not be negative"
 	ClockTolerance *metav1.Duration `json:"clockTolerance,omitempty"`
 }
 

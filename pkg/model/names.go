@@ -31,6 +31,10 @@ const (
 	SerialAnnotation      = "certloop.io/serial"      // certificate serial number, hex
 	RevisionAnnotation    = "certloop.io/revision"    // counts the certificates issued for a configuration
 
+	CertificateAnnotation = "certloop.io/certificate-name" // name of the CMPCertificate in full
+	UIDAnnotation         = "certloop.io/certificate-uid"  // its UID: a Secret belongs to one life of a configuration
+	DataKeysAnnotation    = "certloop.io/data-keys"        // the data keys that certloop writes, sorted, with commas
+
 	ManagedBy  = "certloop"
 	RoleRecord = "record"
 	RoleOutput = "output"
@@ -145,7 +149,9 @@ func ParseIssuerKey(s string) (types.NamespacedName, error) {
 }
 
 // RecordName is the name of the Secret that holds the record of a certificate.
-func RecordName(certificate string) string { return certificate + ".certloop-record" }
+func RecordName(certificate string) string { return certificate + recordSuffix }
+
+const recordSuffix = ".certloop-record"
 
 // LabelValue shortens a name to what a label value may hold (63 characters). It
 // is for people who select by label; code never finds an object by it.

@@ -95,7 +95,7 @@ func (in *CMPCertificateSpec) DeepCopyInto(out *CMPCertificateSpec) {
 	if in.Subject != nil {
 		in, out := &in.Subject, &out.Subject
 		*out = new(Subject)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.SubjectAltNames != nil {
 		in, out := &in.SubjectAltNames, &out.SubjectAltNames
@@ -126,7 +126,7 @@ func (in *CMPCertificateSpec) DeepCopyInto(out *CMPCertificateSpec) {
 	if in.CABundle != nil {
 		in, out := &in.CABundle, &out.CABundle
 		*out = new(CertificatesSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	in.Record.DeepCopyInto(&out.Record)
 }
@@ -167,6 +167,13 @@ func (in *CMPCertificateStatus) DeepCopyInto(out *CMPCertificateStatus) {
 		in, out := &in.Differences, &out.Differences
 		*out = make([]string, len(*in))
 		copy(*out, *in)
+	}
+	if in.Secrets != nil {
+		in, out := &in.Secrets, &out.Secrets
+		*out = make(map[string]string, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
 	}
 	if in.NextAttempt != nil {
 		in, out := &in.NextAttempt, &out.NextAttempt
@@ -323,9 +330,9 @@ func (in *CMPIssuerSpec) DeepCopyInto(out *CMPIssuerSpec) {
 	if in.Authentication != nil {
 		in, out := &in.Authentication, &out.Authentication
 		*out = new(KeyPairSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
-	out.Trust = in.Trust
+	in.Trust.DeepCopyInto(&out.Trust)
 	if in.TLS != nil {
 		in, out := &in.TLS, &out.TLS
 		*out = new(TLS)
@@ -425,7 +432,7 @@ func (in *ChainSource) DeepCopyInto(out *ChainSource) {
 	if in.Manual != nil {
 		in, out := &in.Manual, &out.Manual
 		*out = new(CertificatesSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 }
 
@@ -517,12 +524,12 @@ func (in *InitialAuthentication) DeepCopyInto(out *InitialAuthentication) {
 	if in.MAC != nil {
 		in, out := &in.MAC, &out.MAC
 		*out = new(SharedSecretSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.Signature != nil {
 		in, out := &in.Signature, &out.Signature
 		*out = new(KeyPairSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 }
 
@@ -672,22 +679,22 @@ func (in *Output) DeepCopyInto(out *Output) {
 	if in.PrivateKey != nil {
 		in, out := &in.PrivateKey, &out.PrivateKey
 		*out = new(OutputPart)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.Certificate != nil {
 		in, out := &in.Certificate, &out.Certificate
 		*out = new(OutputPart)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.Chain != nil {
 		in, out := &in.Chain, &out.Chain
 		*out = new(OutputPart)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.CABundle != nil {
 		in, out := &in.CABundle, &out.CABundle
 		*out = new(OutputPart)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 }
 
@@ -937,12 +944,12 @@ func (in *TLS) DeepCopyInto(out *TLS) {
 	if in.Trust != nil {
 		in, out := &in.Trust, &out.Trust
 		*out = new(CertificatesSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 	if in.ClientCertificate != nil {
 		in, out := &in.ClientCertificate, &out.ClientCertificate
 		*out = new(KeyPairSource)
-		**out = **in
+		(*in).DeepCopyInto(*out)
 	}
 }
 
