@@ -48,6 +48,6 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file.`,
 		},
 	}
 	cmd.PersistentFlags().BoolVar(&t.noColor, "no-color", false, "do not colour the output (also: the environment variable NO_COLOR)")
-	cmd.AddCommand(newAll(t), newBus(t), newCA(t), cmpcmd.New(), newDev(t), newDispatch(t), newGet(t), newNetpol(t), newPublish(t), newVersion(t))
+	cmd.AddCommand(newAll(t), newBus(t), newCA(t), cmpcmd.New(), newDev(t), newDispatch(t), newGet(t), newNetpol(t), newPublish(t), newVersion(t), newZPR(t))
 	return cmd
 }

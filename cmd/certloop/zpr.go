@@ -1,0 +1,162 @@
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certloop/certloop/cmd/certloop/zpr"
+)
+
+//go:embed zpr/testdata/ca-by-address.yaml
+var zprExample string
+
+// zprOptions are the flags of zpr's commands.
+type zprOptions struct {
+	file    string
+	format  string
+	edition string
+}
+
+func newZPR(t *terminal) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "zpr",
+		Short: "Plan Oracle Cloud's Zero Trust Packet Routing around a cluster",
+		Long: `Plan Oracle Cloud's Zero Trust Packet Routing (ZPR) around an OKE cluster that runs
+certloop. A plan is a file that describes the cluster; zpr example prints one.
+
+ZPR attaches attributes to node pools: it cannot tell one function from another. That is
+what NetworkPolicies are for; ZPR is a second fence around the node pool that talks to CAs.`,
+		Example: `  certloop zpr example > plan.yaml
+  certloop zpr check -f plan.yaml
+  certloop zpr generate -f plan.yaml -o terraform > zpr.tf`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return misused(errors.New("say what to do: " + cmd.CommandPath() + " example, check or generate"))
+		},
+	}
+	cmd.AddCommand(newZPRExample(t), newZPRCheck(t), newZPRGenerate(t))
+	return cmd
+}
+
+func newZPRExample(t *terminal) *cobra.Command {
+	return &cobra.Command{
+		Use:     "example",
+		Short:   "Print a plan to begin with",
+		Example: `  certloop zpr example > plan.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(t.out, zprExample)
+			return err
+		},
+	}
+}
+
+func newZPRCheck(t *terminal) *cobra.Command {
+	o := &zprOptions{}
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Tell what of a plan ZPR or OKE would refuse, or what would be cut off",
+		Long: `Tell what of a plan ZPR or OKE would refuse: Kubernetes before 1.32, flannel, virtual nodes,
+more than five attributes on one resource, names with spaces or periods; and what would
+be cut off: a resource with an attribute that no statement mentions.
+
+Exit codes: 0 the plan can be carried out, 1 it cannot, 2 it cannot be read.`,
+		Example: `  certloop zpr check -f plan.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := o.plan(cmd.InOrStdin())
+			if err != nil {
+				return misused(err)
+			}
+			if err := p.Check(); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(t.out, "the plan can be carried out")
+			return err
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func newZPRGenerate(t *terminal) *cobra.Command {
+	o := &zprOptions{}
+	cmd := &cobra.Command{
+		Use:   "generate",
+		Short: "Print attributes, IAM and ZPR statements and the order to introduce them in",
+		Long: `Print what a plan needs: security attributes, IAM policy statements, ZPR policy statements
+with who needs each, and the order to introduce them in, node replacement included; or the
+same as Terraform for the provider oracle/oci. The same plan always gives the same output.`,
+		Example: `  certloop zpr generate -f plan.yaml
+  certloop zpr generate -f plan.yaml -o terraform > zpr.tf`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.generate(t, cmd.InOrStdin())
+		},
+	}
+	o.addFlags(cmd)
+	cmd.Flags().StringVarP(&o.format, "output", "o", zpr.FormatText, "output `format`: "+strings.Join(zpr.Formats(), ", "))
+	cmd.Flags().StringVar(&o.edition, "edition", string(zpr.EditionCurrent), "`edition` of Oracle's documentation whose words are used: "+join(zpr.Editions()))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(zpr.Formats(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func join[T ~string](words []T) string {
+	var all []string
+	for _, w := range words {
+		all = append(all, string(w))
+	}
+	return strings.Join(all, ", ")
+}
+
+func (o *zprOptions) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "`file` with the plan; - is standard input")
+	_ = cmd.MarkFlagFilename("filename", "yaml", "json")
+}
+
+func (o *zprOptions) plan(stdin io.Reader) (*zpr.Plan, error) {
+	var content []byte
+	var err error
+	switch o.file {
+	case "":
+		return nil, errors.New("name the plan with -f FILE; certloop zpr example prints one to begin with")
+	case "-":
+		content, err = io.ReadAll(io.LimitReader(stdin, maxPlanBytes))
+	default:
+		content, err = os.ReadFile(o.file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := zpr.ParsePlan(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.file, err)
+	}
+	return p, nil
+}
+
+const maxPlanBytes = 1 << 20
+
+func (o *zprOptions) generate(t *terminal, stdin io.Reader) error {
+	if !slices.Contains(zpr.Formats(), o.format) {
+		return misused(fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(zpr.Formats(), ", ")))
+	}
+	if !slices.Contains(zpr.Editions(), zpr.Edition(o.edition)) {
+		return misused(fmt.Errorf("--edition %s is not one of %s", o.edition, join(zpr.Editions())))
+	}
+	p, err := o.plan(stdin)
+	if err != nil {
+		return misused(err)
+	}
+	if err := p.Check(); err != nil {
+		return err
+	}
+	return zpr.Generate(t.out, p, o.format, zpr.Edition(o.edition))
+}
