@@ -88,6 +88,26 @@ func (b GenMsg) CACerts() ([]*x509.Certificate, error) {
 	return parseAll(ders), nil
 }
 
+// CRLStatusList asks for the revocation list of an issuer, if there is one after
+// thisUpdate, that of the list at hand; zero: there is none. All tags of CRLStatus
+// are explicit (RFC 9810 §5.3.19.17).
+func CRLStatusList(issuer Name, thisUpdate time.Time) InfoTypeAndValue {
+	var w writer
+	list := w.open(tag.SEQUENCE)
+	status := w.open(tag.SEQUENCE)
+	source := w.open(explicit(1))
+	names := w.open(tag.SEQUENCE)
+	w.raw(DirectoryName(issuer))
+	w.close(names)
+	w.close(source)
+	if !thisUpdate.IsZero() {
+		w.time(thisUpdate)
+	}
+	w.close(status)
+	w.close(list)
+	return InfoTypeAndValue{Type: InfoCRLStatusList, Value: w.b}
+}
+
 // CRLs are the revocation lists in an answer to [InfoCRLStatusList] or
 // [InfoCurrentCRL]. Their signatures have not been verified.
 func (b GenMsg) CRLs() ([]*x509.RevocationList, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"math/big"
 	"strings"
 	"testing"
@@ -118,6 +119,20 @@ func TestGeneralMessages(t *testing.T) {
 				t.Errorf("%q (%v), want %q", got, err, test.want)
 			}
 		})
+	}
+}
+
+// TestCRLStatusList compares with what Bouncy Castle 1.72 encodes.
+func TestCRLStatusList(t *testing.T) {
+	issuer := mustName(t, "/CN=x")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for want, got := range map[string]InfoTypeAndValue{
+		"30163014a1123010a40e300c310a300806035504030c0178":                               CRLStatusList(issuer, time.Time{}),
+		"30253023a1123010a40e300c310a300806035504030c0178170d3236303130323033303430355a": CRLStatusList(issuer, at),
+	} {
+		if !got.Type.Equal(InfoCRLStatusList) || hex.EncodeToString(got.Value) != want {
+			t.Errorf("%x, want %s", got.Value, want)
+		}
 	}
 }
 
