@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	tag "golang.org/x/crypto/cryptobyte/asn1"
@@ -57,7 +58,7 @@ func (b *builder) info() (cmp.InfoTypeAndValue, error) {
 			info.Value = old.Raw
 		}
 	case "crlStatusList":
-		info.Value, err = b.crlStatusList()
+		info, err = b.crlStatusList()
 	}
 	return info, err
 }
@@ -78,46 +79,26 @@ func (b *builder) requireFor(infotype string) error {
 	return nil
 }
 
-// crlStatusList asks for the CRL of an issuer, if it is newer than what we have
-// (RFC 9810 §5.3.19.17): SEQUENCE OF SEQUENCE { source, thisUpdate }.
-func (b *builder) crlStatusList() ([]byte, error) {
-	var list *x509.RevocationList
+// crlStatusList asks for the CRL of the issuer of -crlcert or -oldcrl, if it is
+// newer than -oldcrl.
+func (b *builder) crlStatusList() (info cmp.InfoTypeAndValue, err error) {
 	var issuer []byte
+	var thisUpdate time.Time
 	if b.has("oldcrl") {
-		var err error
-		if list, err = revocationList(b.values["oldcrl"]); err != nil {
-			return nil, fmt.Errorf("-oldcrl: %w", err)
+		list, err := revocationList(b.values["oldcrl"])
+		if err != nil {
+			return info, fmt.Errorf("-oldcrl: %w", err)
 		}
-		issuer = list.RawIssuer
+		issuer, thisUpdate = list.RawIssuer, list.ThisUpdate
 	}
 	cert, _, err := b.certificateOf("crlcert")
 	if err != nil {
-		return nil, err
+		return info, err
 	}
 	if cert != nil {
 		issuer = cert.RawIssuer
 	}
-	var out cryptobyte.Builder
-	out.AddASN1(tag.SEQUENCE, func(out *cryptobyte.Builder) {
-		out.AddASN1(tag.SEQUENCE, func(out *cryptobyte.Builder) {
-			out.AddASN1(tag.Tag(1).ContextSpecific().Constructed(), func(out *cryptobyte.Builder) {
-				out.AddBytes(cmp.DirectoryName(issuer))
-			})
-			if list != nil {
-				addTime(out, list)
-			}
-		})
-	})
-	return out.Bytes()
-}
-
-// addTime adds thisUpdate as a UTCTime up to 2049, else as a GeneralizedTime (RFC 5280 §5.1.2.4).
-func addTime(out *cryptobyte.Builder, list *x509.RevocationList) {
-	if at := list.ThisUpdate.UTC(); at.Year() < 2050 {
-		out.AddASN1UTCTime(at)
-	} else {
-		out.AddASN1GeneralizedTime(at)
-	}
+	return cmp.CRLStatusList(issuer, thisUpdate), nil
 }
 
 // saveGeneral saves what an answer to genm brings.

@@ -234,6 +234,41 @@ func checkCRL(t *testing.T, l *lab, revoked *x509.Certificate) {
 	}
 }
 
+// TestWhereTheCRLIs: over HTTP, as genm for who asks for ours, and in certificates.
+func TestWhereTheCRLIs(t *testing.T) {
+	const url = "http://ca.example/crl"
+	l := newLab(t, Config{CRLDistributionPoints: []string{url}})
+	cert, _ := l.identity()
+	if points := cert.CRLDistributionPoints; len(points) != 1 || points[0] != url {
+		t.Errorf("distribution points %v, want %s", points, url)
+	}
+	w := httptest.NewRecorder()
+	l.ca.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/.well-known/cmp/crl", nil))
+	list, err := x509.ParseRevocationList(w.Body.Bytes())
+	if err != nil || list.CheckSignatureFrom(l.ca.IssuingCertificate()) != nil || w.Header().Get("Content-Type") != "application/pkix-crl" {
+		t.Errorf("GET: %d %s, %v, want our CRL", w.Code, w.Header().Get("Content-Type"), err)
+	}
+	for name, tt := range map[string]struct {
+		issuer cmp.Name
+		lists  int
+	}{"ours": {cert.RawIssuer, 1}, "somebody else's": {name(t, "x"), 0}} {
+		m := l.parsed(l.message(cmp.TypeGenM, cmp.GenMsg{cmp.CRLStatusList(tt.issuer, l.Now())}, nil))
+		if lists, err := m.Body.(cmp.GenMsg).CRLs(); err != nil || len(lists) != tt.lists {
+			t.Errorf("%s: %d lists, %v, want %d", name, len(lists), err, tt.lists)
+		}
+	}
+}
+
+// TestInfos: what a server has no answer of its own for can be configured.
+func TestInfos(t *testing.T) {
+	tags := cmp.InfoTypeAndValue{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 16}, Value: []byte{0x30, 4, 12, 2, 'd', 'e'}}
+	l := newLab(t, Config{Infos: []cmp.InfoTypeAndValue{tags}})
+	m := l.parsed(l.message(cmp.TypeGenM, cmp.GenMsg{{Type: tags.Type, Value: tags.Value}, {Type: cmp.InfoCertReqTemplate}}, nil))
+	if got, ok := m.Body.(cmp.GenMsg); !ok || len(got) != 2 || !bytes.Equal(got[0].Value, tags.Value) || got[1].Value != nil {
+		t.Errorf("got %v, want the configured value and none", m.Body)
+	}
+}
+
 func BenchmarkEnrolment(b *testing.B) {
 	for _, dir := range []string{"", b.TempDir()} {
 		kind := "memory"

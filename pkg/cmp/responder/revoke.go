@@ -1,6 +1,7 @@
 package responder
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -8,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/certloop/certloop/pkg/cmp"
@@ -196,14 +198,31 @@ func (s *Server) info(question *cmp.InfoTypeAndValue, now time.Time) (itv cmp.In
 		itv.Value, err = s.crl(now)
 	case asked.Equal(cmp.InfoCRLStatusList):
 		itv.Type = cmp.InfoCRLs
-		var crl []byte
-		if crl, err = s.crl(now); err == nil {
-			itv.Value, err = asn1.Marshal([]asn1.RawValue{{FullBytes: crl}})
+		if s.isOurs(question.Value) {
+			itv.Value, err = s.crls(now)
 		}
 	default:
 		itv.Value, _ = cmp.GenMsg(s.cfg.Infos).Info(asked)
 	}
 	return itv, err
+}
+
+// isOurs tells whether a CRLStatusList names us or one of our distribution
+// points. Its times do not matter: our list is always a new one.
+func (s *Server) isOurs(list []byte) bool {
+	if list == nil || bytes.Contains(list, s.ca.issuing.RawSubject) {
+		return true
+	}
+	return slices.ContainsFunc(s.cfg.CRLDistributionPoints, func(url string) bool { return bytes.Contains(list, []byte(url)) })
+}
+
+// crls is our CRL as the only one of a SEQUENCE.
+func (s *Server) crls(now time.Time) ([]byte, error) {
+	crl, err := s.crl(now)
+	if err != nil {
+		return nil, err
+	}
+	return asn1.Marshal([]asn1.RawValue{{FullBytes: crl}})
 }
 
 // crl lists what is revoked and has not expired.
