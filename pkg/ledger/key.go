@@ -185,7 +185,7 @@ func EncodeCertificates(certs ...*x509.Certificate) []byte {
 }
 
 // concatenate writes certificates in DER, following each other.
-func concatenate(certs []*x509.Certificate) []byte {
+func concatenate(certs ...*x509.Certificate) []byte {
 	var out []byte
 	for _, c := range certs {
 		out = append(out, c.Raw...)

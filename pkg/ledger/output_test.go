@@ -22,10 +22,10 @@ import (
 func TestProjectCreates(t *testing.T) {
 	r := newRig(t)
 	cert, rec := r.issued("web")
-	if none, err := r.store.Output(t.Context(), cert); none != nil || err != nil {
+	if none, err := r.outputOf(cert); none != nil || err != nil {
 		t.Fatalf("before: got Secret %v and error %v, want neither", none, err)
 	}
-	if found, err := r.store.Project(t.Context(), cert, rec); err != nil || found != ledger.Absent {
+	if found, err := r.deliver(r.store, cert, rec); err != nil || found != ledger.Absent {
 		t.Fatalf("got %q, %v; want %q put right", found, err, ledger.Absent)
 	}
 	s := r.secret("web-tls")
@@ -77,7 +77,7 @@ func TestProjectRepairs(t *testing.T) {
 		"anchor removed":          {func(s *corev1.Secret) { delete(s.Data, "ca.crt") }, "ca.crt is missing"},
 		"everything emptied": {func(s *corev1.Secret) { s.Data = map[string][]byte{"tls.key": {}, "tls.crt": {}} },
 			"ca.crt is missing, tls.crt was changed, tls.key was changed"},
-		"marks removed": {func(s *corev1.Secret) { s.Labels, s.Annotations = nil, nil }, "label certloop.io/managed-by is missing"},
+		"marks removed": {func(s *corev1.Secret) { s.Labels, s.Annotations = nil, nil }, strings.Join([]string{"label certloop.io/certificate is missing", "label certloop.io/managed-by is missing", "label certloop.io/role is missing", "annotation certloop.io/certificate-uid was changed", "annotation certloop.io/revision was changed"}, ", ")},
 		"both": {func(s *corev1.Secret) { s.Data["tls.key"] = nil; s.Labels["certloop.io/managed-by"] = "x" },
 			"tls.key was changed, label certloop.io/managed-by is missing"},
 		"nothing":           {func(s *corev1.Secret) { s.Data["theirs"] = []byte("2") }, ""},
@@ -98,10 +98,10 @@ func TestProjectRepairs(t *testing.T) {
 			before := r.secret(output)
 			r.edit(output, tt.harm)
 			harmed := r.secret(output)
-			if got, err := ledger.Drift(harmed, rec); err != nil || got != tt.says {
+			if got, err := r.drift(rec, harmed); err != nil || got != tt.says {
 				t.Errorf("Drift says %q, %v; want %q", got, err, tt.says)
 			}
-			if found, err := r.store.Project(t.Context(), cert, rec); err != nil || found != tt.says {
+			if found, err := r.deliver(r.store, cert, rec); err != nil || found != tt.says {
 				t.Errorf("Project put %q right, %v; want %q", found, err, tt.says)
 			}
 			got := r.secret(output)
@@ -126,7 +126,7 @@ func TestProjectRepairs(t *testing.T) {
 func TestDriftOfNothing(t *testing.T) {
 	r := newRig(t)
 	_, rec := r.issued("web")
-	if got, err := ledger.Drift(nil, rec); err != nil || got != ledger.Absent {
+	if got, err := r.drift(rec, nil); err != nil || got != ledger.Absent {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -136,7 +136,7 @@ func TestOutdated(t *testing.T) {
 	r := newRig(t)
 	cert, rec := r.issued("web")
 	r.project(cert, rec, true)
-	if ledger.Outdated(r.secret("web-tls"), rec) {
+	if rec.Outdated(r.secret("web-tls")) {
 		t.Error("an output that is right is taken for one that is behind")
 	}
 	stale := r.record(cert)
@@ -160,12 +160,12 @@ func TestOutdated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := r.secret("web-tls")
 			tt.change(s)
-			if got := ledger.Outdated(s, rec); got != tt.want {
+			if got := rec.Outdated(s); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
 	}
-	if ledger.Outdated(nil, rec) || ledger.Outdated(r.secret("web-tls"), stale) {
+	if rec.Outdated(nil) || stale.Outdated(r.secret("web-tls")) {
 		t.Error("what does not exist, or is as the record is, is taken for behind")
 	}
 }
@@ -203,15 +203,15 @@ func TestProjectRefusesAMismatch(t *testing.T) {
 	r := newRig(t)
 	cert, rec := r.issued("web")
 	rec.Current.Key = generate(t, model.PrivateKey{})
-	wrote, err := r.store.Project(t.Context(), cert, rec)
+	wrote, err := r.deliver(r.store, cert, rec)
 	if wrote != "" || err == nil || !strings.Contains(err.Error(), "do not match") || !strings.Contains(err.Error(), r.ns+"/web.certloop-record") {
 		t.Errorf("got %v, %v; want an error that names the record", wrote, err)
 	}
 	rec.Current.Key = ledger.PrivateKey{}
-	if wrote, err := r.store.Project(t.Context(), cert, rec); wrote != "" || err == nil {
+	if wrote, err := r.deliver(r.store, cert, rec); wrote != "" || err == nil {
 		t.Errorf("without a key: got %v, %v; want an error", wrote, err)
 	}
-	if none, err := r.store.Output(t.Context(), cert); none != nil || err != nil {
+	if none, err := r.outputOf(cert); none != nil || err != nil {
 		t.Errorf("got Secret %v and error %v, want neither", none, err)
 	}
 }
@@ -225,6 +225,10 @@ func TestProjectRefusesWhatIsNotOurs(t *testing.T) {
 		"another type": {corev1.Secret{Type: corev1.SecretTypeOpaque, Data: pair}, "its type is Opaque, not kubernetes.io/tls"},
 		"another certificate's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
 			Labels: map[string]string{"certloop.io/certificate": "other"}}}, "it belongs to CMPCertificate other"},
+		"another long name's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
+			Labels:      map[string]string{"certloop.io/certificate": "another-long-names"},
+			Annotations: map[string]string{"certloop.io/certificate-uid": "x", "certloop.io/certificate-name": "another-long-names-and-more"}}},
+			"it belongs to CMPCertificate another-long-names-and-more"},
 		"immutable": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, Immutable: new(true)}, "it is immutable"},
 		"a record":  {corev1.Secret{Type: ledger.RecordType, Data: pair}, "its type is certloop.io/record"},
 		"a former life's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
@@ -240,7 +244,7 @@ func TestProjectRefusesWhatIsNotOurs(t *testing.T) {
 			s := tt.secret
 			s.Name = cert.Spec.Output.SecretName
 			before := r.create(&s)
-			wrote, err := r.store.Project(t.Context(), cert, rec)
+			wrote, err := r.deliver(r.store, cert, rec)
 			if tt.says == "" {
 				if wrote == "" || err != nil {
 					t.Errorf("got %v, %v; want it replaced", wrote, err)
@@ -266,7 +270,7 @@ func TestProjectTwoOfOneOutput(t *testing.T) {
 	otherRec := r.record(other)
 	r.issue(otherRec, "other")
 	r.save(otherRec)
-	if wrote, err := r.store.Project(t.Context(), other, otherRec); wrote != "" || !errors.Is(err, ledger.ErrNotManaged) {
+	if wrote, err := r.deliver(r.store, other, otherRec); wrote != "" || !errors.Is(err, ledger.ErrNotManaged) {
 		t.Errorf("got %v, %v; want ErrNotManaged", wrote, err)
 	}
 	r.project(cert, rec, false)
@@ -282,7 +286,7 @@ func TestProjectRefusesToGoBack(t *testing.T) {
 	r.save(rec)
 	r.project(cert, rec, true)
 	before := r.secret("web-tls")
-	wrote, err := r.store.Project(t.Context(), cert, stale)
+	wrote, err := r.deliver(r.store, cert, stale)
 	if wrote != "" || !errors.Is(err, ledger.ErrConflict) || !strings.Contains(err.Error(), "revision 2, ours is 1") {
 		t.Errorf("got %v, %v; want ErrConflict that tells both revisions", wrote, err)
 	}
@@ -319,7 +323,7 @@ func TestProjectConflict(t *testing.T) {
 				}
 				r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "web-tls"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.key": nil, "tls.crt": []byte("theirs")}})
 			})
-			wrote, err := store.Project(t.Context(), cert, rec)
+			wrote, err := r.deliver(store, cert, rec)
 			if !hit || !errors.Is(err, ledger.ErrConflict) {
 				t.Errorf("got %v, %v (interrupted: %v); want ErrConflict", wrote, err, hit)
 			}
@@ -344,7 +348,7 @@ func TestProjectDeletedMeanwhile(t *testing.T) {
 			}
 		}
 	})
-	if _, err := store.Project(t.Context(), cert, rec); !errors.Is(err, ledger.ErrNotFound) {
+	if _, err := r.deliver(store, cert, rec); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("got error %v, want ErrNotFound", err)
 	}
 	r.project(cert, rec, true)
@@ -367,7 +371,7 @@ func TestOutputIsOfTheNamespace(t *testing.T) {
 	cert, rec := r.issued("web")
 	elsewhere.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "web-tls"}})
 	r.project(cert, rec, true)
-	got, err := r.store.Output(t.Context(), cert)
+	got, err := r.outputOf(cert)
 	if err != nil {
 		t.Fatal(err)
 	}

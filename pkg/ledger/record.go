@@ -21,6 +21,8 @@ const RecordType corev1.SecretType = "certloop.io/record"
 // Data keys of a record.
 const (
 	stateKey       = "state.json"
+	caKey          = "ca.crt"
+	bundleKey      = "bundle.crt"
 	nextKeyKey     = "next.key"
 	nextChainKey   = "next.crt"
 	transactionKey = "transaction"
@@ -29,24 +31,31 @@ const (
 // Record is what is known of one certificate: what was issued last, and the
 // transaction that is in flight.
 type Record struct {
-	Current *Issuance // the certificate in use; nil before the first
-	Flight  *Flight   // the transaction in flight; nil when there is none
-	Lease   *Lease    // who works on it; nil when nobody does
-	Fence   int64     // counts claims; a higher one beats a lower one
-	Attempt Attempts  // what failed since the last success
+	Current *Issuance   // the certificate in use; nil before the first
+	Flight  *Flight     // the transaction in flight; nil when there is none
+	Lease   *Lease      // who works on it; nil when nobody does
+	Fence   int64       // counts claims; a higher one beats a lower one
+	Attempt Attempts    // what failed since the last success
+	Contest Contest     // who else writes the output
+	Former  []*Issuance // of a CMP identity: what it was before, latest first, for transactions begun with it
 	owner   *model.CMPCertificate
 	secret  *corev1.Secret // as read; nil when there is none yet
 }
 
 // Issuance is a certificate with its key.
 type Issuance struct {
-	Key      PrivateKey
+	Key      PrivateKey          // the zero value when the record keeps none and it was not found elsewhere
+	Keyless  bool                // the record keeps no key
+	Adopted  bool                // it was found in the output, not issued to us
 	Chain    []*x509.Certificate // the certificate, then its issuers upward
 	Anchors  []*x509.Certificate // the trust anchor the chain ends in
+	Bundle   []*x509.Certificate // what workloads are to trust instead of Anchors; nil when nothing was said
 	Revision int64               // 1 for the first certificate of a configuration
 	Config   string              // digest of the configuration it was asked with
 	Stored   time.Time           // when it was stored
 	Cause    string              // correlation id of the event it was issued for
+	// Differences between what was asked for and what the CA granted, for people.
+	Differences []string
 }
 
 // Certificate is the certificate itself.
@@ -70,6 +79,8 @@ type Flight struct {
 	NextPoll    time.Time // the CA makes us wait until then; zero when it does not
 	Cause       string    // correlation id of the event it was begun for
 	Lost        int64     // how often its request was sent, or may have been, and no answer came that counts
+	Signer      string    // fingerprint of the certificate that signs its messages; empty for a shared secret
+	Differences []string  // between what was asked for and Chain
 }
 
 // Lease says who is working on a certificate. Beat counts while the holder lives.
@@ -88,34 +99,52 @@ type Attempts struct {
 	Orphans int64     `json:"orphans,omitempty"` // requests that were abandoned and may have been answered
 }
 
+// Contest is what is remembered of others who write the output.
+type Contest struct {
+	Rewrites []time.Time `json:"rewrites,omitempty"` // when the output was found rewritten by somebody else, the latest ones
+	Stopped  time.Time   `json:"stopped,omitzero"`   // since when the output is left to the others; zero when it is not
+	Seen     string      `json:"seen,omitempty"`     // what the output was when it was looked at last, while it is left to them
+	Config   int64       `json:"config,omitempty"`   // generation of the configuration that was given up for
+}
+
 // state is the part of a record that is no key and no certificate, as JSON.
 type state struct {
-	Revision int64        `json:"revision,omitempty"`
-	Config   string       `json:"config,omitempty"`
-	Stored   time.Time    `json:"stored,omitzero"`
-	Cause    string       `json:"cause,omitempty"`
-	Flight   *flightState `json:"flight,omitempty"`
-	Lease    *Lease       `json:"lease,omitempty"`
-	Fence    int64        `json:"fence,omitempty"`
-	Attempt  Attempts     `json:"attempt,omitzero"`
+	Revision    int64        `json:"revision,omitempty"`
+	Config      string       `json:"config,omitempty"`
+	Stored      time.Time    `json:"stored,omitzero"`
+	Cause       string       `json:"cause,omitempty"`
+	Differences []string     `json:"differences,omitempty"`
+	Flight      *flightState `json:"flight,omitempty"`
+	Lease       *Lease       `json:"lease,omitempty"`
+	Fence       int64        `json:"fence,omitempty"`
+	Attempt     Attempts     `json:"attempt,omitzero"`
+	Contest     *Contest     `json:"contest,omitempty"`
+	Keyless     bool         `json:"keyless,omitempty"`
+	Adopted     bool         `json:"adopted,omitempty"`
 }
 
 type flightState struct {
-	Purpose  string    `json:"purpose"`
-	Config   string    `json:"config"`
-	ID       string    `json:"id"`
-	Begun    time.Time `json:"begun"`
-	NextPoll time.Time `json:"nextPoll,omitzero"`
-	Cause    string    `json:"cause,omitempty"`
-	Lost     int64     `json:"lost,omitempty"`
+	Purpose     string    `json:"purpose"`
+	Config      string    `json:"config"`
+	ID          string    `json:"id"`
+	Begun       time.Time `json:"begun"`
+	NextPoll    time.Time `json:"nextPoll,omitzero"`
+	Cause       string    `json:"cause,omitempty"`
+	Lost        int64     `json:"lost,omitempty"`
+	Signer      string    `json:"signer,omitempty"`
+	Differences []string  `json:"differences,omitempty"`
 }
+
+// NewRecord is the record of a certificate for which none was ever written. Save
+// finds out: ErrConflict when there is one after all.
+func NewRecord(cert *model.CMPCertificate) *Record { return &Record{owner: cert} }
 
 // Record reads the record of a certificate. One that does not exist yet is empty,
 // and the first Save creates it.
 func (s *Store) Record(ctx context.Context, cert *model.CMPCertificate) (*Record, error) {
 	secret, err := s.Secret(ctx, recordKey(cert))
 	if errors.Is(err, ErrNotFound) {
-		return &Record{owner: cert}, nil
+		return NewRecord(cert), nil
 	}
 	if err != nil {
 		return nil, err
@@ -154,9 +183,13 @@ func (r *Record) Claim(holder string) {
 // Promote makes what was issued the certificate in use and ends the transaction and
 // the lease. It takes effect with Save.
 func (r *Record) Promote(anchors []*x509.Certificate, now time.Time) {
-	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now, Cause: r.Flight.Cause}
+	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now, Cause: r.Flight.Cause, Differences: r.Flight.Differences}
+	r.retire(now)
 	if r.Current != nil {
 		next.Revision = r.Current.Revision + 1
+	}
+	if r.Current != nil {
+		next.Bundle = r.Current.Bundle
 	}
 	orphans := r.Attempt.Orphans
 	r.Current, r.Flight, r.Lease, r.Attempt = next, nil, nil, Attempts{Orphans: orphans}
@@ -186,17 +219,19 @@ func (s *Store) Save(ctx context.Context, r *Record) error {
 
 func (r *Record) encode() (*corev1.Secret, error) {
 	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt}
+	if len(r.Contest.Rewrites) > 0 || !r.Contest.Stopped.IsZero() {
+		st.Contest = &r.Contest
+	}
 	data := map[string][]byte{}
 	if c := r.Current; c != nil {
-		st.Revision, st.Config, st.Stored, st.Cause = c.Revision, c.Config, c.Stored, c.Cause
-		projected, err := c.project()
-		if err != nil {
+		st.Revision, st.Config, st.Stored, st.Cause, st.Differences = c.Revision, c.Config, c.Stored, c.Cause, c.Differences
+		st.Keyless, st.Adopted = c.Keyless, c.Adopted
+		if err := c.encode(data); err != nil {
 			return nil, err
 		}
-		data = projected
 	}
 	if f := r.Flight; f != nil {
-		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll, f.Cause, f.Lost}
+		st.Flight = &flightState{f.Purpose, f.Config, f.ID, f.Begun, f.NextPoll, f.Cause, f.Lost, f.Signer, f.Differences}
 		key, err := f.Key.PEM()
 		if err != nil {
 			return nil, err
@@ -206,12 +241,32 @@ func (r *Record) encode() (*corev1.Secret, error) {
 			data[nextChainKey] = EncodeCertificates(f.Chain...)
 		}
 	}
+	if err := r.encodeFormer(data); err != nil {
+		return nil, err
+	}
 	js, err := json.Marshal(st)
 	if err != nil {
 		return nil, err
 	}
 	data[stateKey] = js
 	return r.wrap(data), nil
+}
+
+// encode puts an issuance into the data of a record.
+func (i *Issuance) encode(data map[string][]byte) (err error) {
+	if !i.Keyless {
+		if data[corev1.TLSPrivateKeyKey], err = i.Key.PEM(); err != nil {
+			return err
+		}
+	}
+	data[corev1.TLSCertKey] = EncodeCertificates(i.Chain...)
+	if len(i.Anchors) > 0 {
+		data[caKey] = EncodeCertificates(i.Anchors...)
+	}
+	if len(i.Bundle) > 0 {
+		data[bundleKey] = EncodeCertificates(i.Bundle...)
+	}
+	return nil
 }
 
 func (r *Record) wrap(data map[string][]byte) *corev1.Secret {
@@ -239,7 +294,10 @@ func decode(secret *corev1.Secret) (*Record, error) {
 	if err := json.Unmarshal(secret.Data[stateKey], &st); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateKey, err)
 	}
-	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt}
+	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Former: decodeFormer(secret.Data)}
+	if st.Contest != nil {
+		r.Contest = *st.Contest
+	}
 	var err error
 	if st.Revision > 0 {
 		if r.Current, err = decodeIssuance(secret.Data, st); err != nil {
@@ -254,19 +312,22 @@ func decode(secret *corev1.Secret) (*Record, error) {
 	return r, nil
 }
 
-func decodeIssuance(data map[string][]byte, st state) (*Issuance, error) {
-	key, err := ParseKey(data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", corev1.TLSPrivateKeyKey, err)
+func decodeIssuance(data map[string][]byte, st state) (i *Issuance, err error) {
+	i = &Issuance{Keyless: st.Keyless, Adopted: st.Adopted, Revision: st.Revision, Config: st.Config, Stored: st.Stored, Cause: st.Cause, Differences: st.Differences}
+	if !st.Keyless {
+		if i.Key, err = ParseKey(data[corev1.TLSPrivateKeyKey]); err != nil {
+			return nil, fmt.Errorf("%s: %w", corev1.TLSPrivateKeyKey, err)
+		}
 	}
-	chain, err := ParseCertificates(data[corev1.TLSCertKey])
-	if err != nil {
+	if i.Chain, err = ParseCertificates(data[corev1.TLSCertKey]); err != nil {
 		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
 	}
-	i := &Issuance{Key: key, Chain: chain, Revision: st.Revision, Config: st.Config, Stored: st.Stored, Cause: st.Cause}
-	if pem := data[caKey]; len(pem) > 0 {
-		if i.Anchors, err = ParseCertificates(pem); err != nil {
-			return nil, fmt.Errorf("%s: %w", caKey, err)
+	for key, into := range map[string]*[]*x509.Certificate{caKey: &i.Anchors, bundleKey: &i.Bundle} {
+		if len(data[key]) == 0 {
+			continue
+		}
+		if *into, err = ParseCertificates(data[key]); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	return i, nil
@@ -279,7 +340,7 @@ func decodeFlight(data map[string][]byte, st *flightState) (*Flight, error) {
 	}
 	f := &Flight{
 		Purpose: st.Purpose, Config: st.Config, ID: st.ID, Key: key, Transaction: data[transactionKey],
-		Begun: st.Begun, NextPoll: st.NextPoll, Cause: st.Cause, Lost: st.Lost,
+		Begun: st.Begun, NextPoll: st.NextPoll, Cause: st.Cause, Lost: st.Lost, Signer: st.Signer, Differences: st.Differences,
 	}
 	if pem := data[nextChainKey]; len(pem) > 0 {
 		if f.Chain, err = ParseCertificates(pem); err != nil {

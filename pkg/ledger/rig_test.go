@@ -190,9 +190,50 @@ func (r *rig) issued(name string) (*model.CMPCertificate, *ledger.Record) {
 	return cert, rec
 }
 
+// deliver brings the outputs up to date and tells what was wrong with them.
+func (r *rig) deliver(store *ledger.Store, cert *model.CMPCertificate, rec *ledger.Record) (string, error) {
+	r.t.Helper()
+	found, err := store.Outputs(r.t.Context(), cert)
+	if err != nil {
+		return "", err
+	}
+	deviations, err := rec.Deviations(found)
+	if err != nil {
+		return "", err
+	}
+	if err := store.Project(r.t.Context(), rec, found); err != nil {
+		return "", err
+	}
+	return causes(deviations), nil
+}
+
+func causes(deviations []ledger.Deviation) string {
+	var all []string
+	for _, d := range deviations {
+		all = append(all, d.Cause)
+	}
+	return strings.Join(all, "; ")
+}
+
+// drift tells how a Secret, nil for none, differs from what a record holds.
+func (r *rig) drift(rec *ledger.Record, s *corev1.Secret) (string, error) {
+	found := ledger.Outputs{}
+	if s != nil {
+		found[s.Name] = s
+	}
+	deviations, err := rec.Deviations(found)
+	return causes(deviations), err
+}
+
+// outputOf is the Secret of an output that has one; nil when it does not exist.
+func (r *rig) outputOf(cert *model.CMPCertificate) (*corev1.Secret, error) {
+	found, err := r.store.Outputs(r.t.Context(), cert)
+	return found[cert.Spec.Output.SecretName], err
+}
+
 func (r *rig) project(cert *model.CMPCertificate, rec *ledger.Record, wantWrote bool) {
 	r.t.Helper()
-	wrote, err := r.store.Project(r.t.Context(), cert, rec)
+	wrote, err := r.deliver(r.store, cert, rec)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -39,6 +39,8 @@ const PageSize = 500
 type Store struct {
 	core rest.Interface // Secrets
 	own  rest.Interface // our custom resources
+
+	partless namespacesWithoutParts
 }
 
 // Open connects to the cluster of cfg. Nothing is sent yet.
@@ -123,10 +125,14 @@ func (q Query) selector() string {
 
 // Certificates calls visit with every configuration that q selects, page by page.
 func (s *Store) Certificates(ctx context.Context, q Query, visit func(*model.CMPCertificate) error) error {
-	opts := metav1.ListOptions{FieldSelector: q.selector(), Limit: PageSize}
+	return s.certificates(ctx, q.Namespace, q.selector(), visit)
+}
+
+func (s *Store) certificates(ctx context.Context, namespace, selector string, visit func(*model.CMPCertificate) error) error {
+	opts := metav1.ListOptions{FieldSelector: selector, Limit: PageSize}
 	for {
 		var page model.CMPCertificateList
-		err := s.own.Get().NamespaceIfScoped(q.Namespace, q.Namespace != "").Resource(model.CertificateResource).
+		err := s.own.Get().NamespaceIfScoped(namespace, namespace != "").Resource(model.CertificateResource).
 			VersionedParams(&opts, metav1.ParameterCodec).Do(ctx).Into(&page)
 		if err != nil {
 			return fmt.Errorf("listing %s: %w", model.CertificateResource, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -37,7 +39,14 @@ func (o *Obtainer) ConfigWithdrawn(ctx context.Context, in event.Event) ([]event
 	if err != nil {
 		return nil, err
 	}
-	return refusedConfig(in, key, o.Ledger.DeleteCertificate(ctx, key))
+	cert, err := o.Ledger.Certificate(ctx, key)
+	if err != nil {
+		return nil, ignoreGone(err)
+	}
+	if err := o.Ledger.DeleteCertificate(ctx, key); err != nil {
+		return refusedConfig(in, key, err)
+	}
+	return o.withdrawn(ctx, cert, in)
 }
 
 // IssuerDeclared applies the issuer of issuer.created and issuer.updated, checks what
@@ -49,18 +58,43 @@ func (o *Obtainer) IssuerDeclared(ctx context.Context, in event.Event) ([]event.
 		return nil, err
 	}
 	if _, err := o.Ledger.ApplyIssuer(ctx, key, i.Spec); err != nil {
-		return refusedConfig(in, key, err)
+		return o.refusedIssuer(ctx, in, key, err)
 	}
 	return o.issuerChanged(ctx, key, in)
 }
 
-// IssuerWithdrawn deletes the issuer of issuer.deleted.
+// refusedIssuer tells a refusal that users of the issuer are the reason of from others.
+func (o *Obtainer) refusedIssuer(ctx context.Context, in event.Event, key types.NamespacedName, err error) ([]event.Event, error) {
+	if !strings.Contains(err.Error(), issuerPolicy) {
+		return refusedConfig(in, key, err)
+	}
+	users, listErr := o.users(ctx, key)
+	if listErr != nil {
+		return nil, listErr
+	}
+	return inUse(in, key, users, err.Error()), nil
+}
+
+// IssuerWithdrawn deletes the issuer of issuer.deleted, unless certificates refer to it.
 func (o *Obtainer) IssuerWithdrawn(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
 	if err != nil {
 		return nil, err
 	}
-	return refusedConfig(in, key, o.Ledger.DeleteIssuer(ctx, key))
+	users, err := o.users(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(users) > 0 {
+		return inUse(in, key, users, "delete them first, or point them to another issuer"), nil
+	}
+	if err := o.release(ctx, key); err != nil {
+		return nil, err
+	}
+	if err := o.Ledger.DeleteIssuer(ctx, key); err != nil {
+		return o.refusedIssuer(ctx, in, key, err)
+	}
+	return nil, nil
 }
 
 func decode(in event.Event, into any) (types.NamespacedName, error) {
@@ -81,26 +115,52 @@ func refusedConfig(in event.Event, key types.NamespacedName, err error) ([]event
 	var status apierrors.APIStatus
 	switch {
 	case errors.Is(err, ledger.ErrOwnedByAnother):
-		fact.Reason = "OwnedByAnother"
+		fact.Reason = model.ReasonOwnedByAnother
 	case errors.As(err, &status) && rejectedForGood(status.Status()):
-		fact.Reason = string(status.Status().Reason)
+		fact.Reason = rejectionReason(status.Status())
 		for _, c := range causes(status.Status()) {
 			fact.Fields = append(fact.Fields, c.Field+": "+c.Message)
 		}
 	default:
 		return nil, err
 	}
+	return rejected(in, key, fact), nil
+}
+
+func rejected(in event.Event, key types.NamespacedName, fact model.RejectedFact) []event.Event {
 	e := model.NewEvent(model.ConfigRejected, key, fact)
 	e.SetID(model.DerivedID(model.ConfigRejected, in.ID()))
-	return []event.Event{model.Follow(in, e)}, nil
+	return []event.Event{model.Follow(in, e)}
 }
 
 func rejectedForGood(s metav1.Status) bool {
 	switch s.Reason {
-	case metav1.StatusReasonInvalid, metav1.StatusReasonBadRequest, metav1.StatusReasonForbidden, metav1.StatusReasonNotFound:
+	case metav1.StatusReasonInvalid, metav1.StatusReasonBadRequest, metav1.StatusReasonNotFound:
 		return true
+	case metav1.StatusReasonForbidden:
+		return !lacksRight(s)
 	default:
 		return false
+	}
+}
+
+// lacksRight tells a right that certloop itself lacks, which the sender of an event can do
+// nothing about, from a refusal of what was sent: by an admission policy or webhook, by a quota, by a
+// namespace that is being deleted. The API server gives both the same reason; RBAC alone says
+// who may not do what.
+func lacksRight(s metav1.Status) bool {
+	return strings.Contains(s.Message, `User "`) && strings.Contains(s.Message, `" cannot `)
+}
+
+// rejectionReason is the reason of a refusal as docs/reasons.md has it.
+func rejectionReason(s metav1.Status) string {
+	switch s.Reason {
+	case metav1.StatusReasonNotFound:
+		return model.ReasonNamespaceNotFound
+	case metav1.StatusReasonForbidden:
+		return model.ReasonForbidden
+	default:
+		return model.ReasonConfigInvalid
 	}
 }
 
@@ -114,20 +174,31 @@ func causes(s metav1.Status) []metav1.StatusCause {
 // Observed handles the events of an ApiServerSource about our custom resources.
 func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
-	if err != nil || in.Type() == model.ResourceDelete {
-		return nil, err // a withdrawn configuration takes its record with it, by its owner reference
+	if err != nil {
+		return nil, err
 	}
 	switch kind, _ := in.Extensions()["kind"].(string); kind {
 	case model.CertificateKind:
+		if in.Type() == model.ResourceDelete {
+			var c model.CMPCertificate
+			if in.DataAs(&c) != nil || c.Spec.IssuerRef.Name == "" {
+				return nil, nil // its record goes with it, by its owner reference
+			}
+			c.Namespace, c.Name = key.Namespace, key.Name
+			return nil, o.release(ctx, issuerKey(&c))
+		}
 		var c model.CMPCertificate
 		if in.DataAs(&c) == nil && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
 			return nil, nil
 		}
 		return o.obtain(ctx, key, ledger.ForEnrollment, in)
-	case model.IssuerKind:
+	case model.IssuerKind, model.ClusterIssuerKind:
 		var i model.CMPIssuer
+		if in.Type() == model.ResourceDelete {
+			return nil, nil // who refers to it finds out
+		}
 		if in.DataAs(&i) == nil && i.Generation != 0 && i.Status.ObservedGeneration == i.Generation {
-			return nil, nil
+			return nil, o.tidy(ctx, key, &i, in)
 		}
 		return o.issuerChanged(ctx, key, in)
 	default:
@@ -143,72 +214,112 @@ func settled(current bool, conditions []metav1.Condition, next *metav1.Time, now
 	return current && (waits || ready || meta.IsStatusConditionTrue(conditions, model.Stalled))
 }
 
+// tidy releases an issuer that nobody uses any more, should that have been missed: its events are
+// replayed whenever an ApiServerSource starts.
+func (o *Obtainer) tidy(ctx context.Context, key types.NamespacedName, i *model.CMPIssuer, in event.Event) error {
+	if in.Type() == model.ResourceAdd && slices.Contains(i.Finalizers, model.InUseFinalizer) {
+		return o.release(ctx, key)
+	}
+	return nil
+}
+
+// withdrawn: who was referred to may be free now.
+func (o *Obtainer) withdrawn(ctx context.Context, cert *model.CMPCertificate, in event.Event) ([]event.Event, error) {
+	return nil, o.release(ctx, issuerKey(cert))
+}
+
 // issuerChanged checks what an issuer refers to and wakes the certificates that are
 // not ready.
 func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, in event.Event) ([]event.Event, error) {
-	issuer, err := o.Ledger.Issuer(ctx, key)
-	if errors.Is(err, ledger.ErrNotFound) {
-		return nil, nil
+	o.known.forget(key)
+	ca, _, err := o.authority(ctx, key)
+	var why *unmetError
+	if ca == nil && errors.As(err, &why) {
+		return nil, nil // gone: who refers to it finds out
 	}
+	if ca == nil {
+		return nil, err
+	}
+	news, err := o.reportIssuer(ctx, ca, err)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.reportIssuer(ctx, issuer, o.checkIssuer(ctx, issuer)); err != nil {
-		return nil, err
+	if ca.issuer.DeletionTimestamp != nil {
+		if err := o.release(ctx, key); err != nil {
+			return nil, err
+		}
 	}
-	return o.dependents(ctx, key, in)
+	for i := range news {
+		news[i] = model.Follow(in, news[i])
+	}
+	woken, err := o.dependents(ctx, key, in)
+	return append(news, woken...), err
 }
 
-func (o *Obtainer) checkIssuer(ctx context.Context, issuer *model.CMPIssuer) error {
-	if _, err := o.authority(ctx, issuer); err != nil {
-		return err
+// reportIssuer writes what was found about an issuer into its status, and gives the fact
+// that its readiness has changed. Losing a race for the status is no harm: the next look reports again.
+func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, found error) ([]event.Event, error) {
+	if found == nil {
+		found = ca.usable()
 	}
-	if issuer.Spec.InitialAuthentication == nil {
-		return nil
-	}
-	_, err := o.bootstrap(ctx, issuer)
-	return err
-}
-
-// reportIssuer writes what was found about an issuer into its status. Losing a race
-// for it is no harm: the next attempt reports again.
-func (o *Obtainer) reportIssuer(ctx context.Context, issuer *model.CMPIssuer, found error) error {
-	ready := metav1.Condition{Type: model.Ready, Status: metav1.ConditionTrue, Reason: "Usable",
-		Message: "trust and bootstrap credentials can be read", ObservedGeneration: issuer.Generation}
+	ready := metav1.Condition{Type: model.Ready, Status: metav1.ConditionTrue, Reason: model.ReasonUsable, Message: ca.readiness()}
 	var why *unmetError
 	switch {
 	case errors.As(found, &why):
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, why.reason, bounded(why.message)
 	case found != nil:
-		return found
+		return nil, found
 	}
-	before := issuer.Status.DeepCopy()
-	issuer.Status.ObservedGeneration = issuer.Generation
-	meta.SetStatusCondition(&issuer.Status.Conditions, ready)
-	if equality.Semantic.DeepEqual(before, &issuer.Status) {
-		return nil
+	issuer := ca.issuer.DeepCopy()
+	was := meta.FindStatusCondition(ca.issuer.Status.Conditions, model.Ready)
+	issuer.Status.ObservedGeneration, issuer.Status.Inputs = issuer.Generation, ca.versions()
+	set(&issuer.Status.Conditions, ready, issuer.Generation)
+	if equality.Semantic.DeepEqual(&ca.issuer.Status, &issuer.Status) {
+		return nil, nil
 	}
 	err := o.Ledger.UpdateIssuerStatus(ctx, issuer)
 	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrNotFound) {
-		return nil
+		return nil, nil
 	}
-	return err
+	if err != nil || (was != nil && was.Status == ready.Status && was.Reason == ready.Reason) {
+		return nil, err
+	}
+	return []event.Event{issuerFact(issuer, ready)}, nil
+}
+
+func issuerFact(issuer *model.CMPIssuer, ready metav1.Condition) event.Event {
+	eventType := model.IssuerReady
+	if ready.Status != metav1.ConditionTrue {
+		eventType = model.IssuerFailed
+	}
+	e := model.NewEvent(eventType, ledger.IssuerKey(issuer), model.IssuerFact{Reason: ready.Reason, Message: ready.Message})
+	e.SetID(model.DerivedID(eventType, string(issuer.UID), issuer.ResourceVersion))
+	return e
 }
 
 // dependents asks for every certificate of an issuer that is not ready to be looked at.
 func (o *Obtainer) dependents(ctx context.Context, issuer types.NamespacedName, in event.Event) (out []event.Event, err error) {
-	q := ledger.Query{Namespace: issuer.Namespace, Issuer: issuer.Name}
-	err = o.Ledger.Certificates(ctx, q, func(c *model.CMPCertificate) error {
-		key := types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
-		if meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready) {
+	err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
+		if settledWell(c) {
 			return nil
 		}
-		e := model.NewEvent(model.EnrollmentRequested, key, model.Work{Reason: model.WorkDependency})
-		e.SetID(model.DerivedID(model.EnrollmentRequested, in.ID(), string(c.UID)))
+		eventType := model.EnrollmentRequested
+		if meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready) {
+			eventType = model.RenewalRequested // what it waits for is its renewal
+		}
+		e := model.NewEvent(eventType, types.NamespacedName{Namespace: c.Namespace, Name: c.Name}, model.Work{Reason: model.WorkDependency})
+		e.SetID(model.DerivedID(eventType, in.ID(), string(c.UID)))
 		out = append(out, model.Follow(in, e))
 		return nil
 	})
 	return out, err
+}
+
+// settledWell: nothing that its issuer can bring is waited for.
+func settledWell(c *model.CMPCertificate) bool {
+	conditions := c.Status.Conditions
+	return meta.IsStatusConditionTrue(conditions, model.Ready) &&
+		!meta.IsStatusConditionTrue(conditions, model.Reconciling) && !meta.IsStatusConditionTrue(conditions, model.Stalled)
 }
 
 // wakeDependents: a fresh identity is what the certificates of its issuer waited for.
@@ -216,6 +327,7 @@ func (a *attempt) wakeDependents(ctx context.Context) error {
 	if a.cert.Spec.Type != model.CMPIdentity {
 		return nil
 	}
+	a.o.known.forget(a.issuerKey()) // its Secret is another one now
 	woken, err := a.o.dependents(ctx, a.issuerKey(), a.in)
 	if err != nil {
 		return fmt.Errorf("waking the certificates of %s: %w", a.issuerKey(), err)

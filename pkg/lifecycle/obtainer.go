@@ -27,8 +27,15 @@ type Obtainer struct {
 	// Lease is how long a record must stay unchanged before its holder is taken for
 	// dead. While a holder lives it touches the record three times as often. Default 9 s.
 	Lease time.Duration
+	// Namespace is certloop's own: there are the Secrets that a CMPClusterIssuer names. Without it
+	// there are no cluster issuers.
+	Namespace string
+	// Namespaces are the ones this installation serves; all of them when empty.
+	Namespaces []string
 	// Trace, when set, is told of every step as it is done.
 	Trace func(Step)
+
+	known authorities
 }
 
 // Step is one step of an attempt, for live displays and tests.
@@ -79,8 +86,8 @@ const looks = 3
 // obtain makes one attempt for one certificate. Who loses a race looks again at once,
 // and mostly finds somebody at work.
 func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
-	for range looks {
-		if out, err = o.attempt(ctx, key, purpose, in); !errors.Is(err, ledger.ErrConflict) {
+	for look := range looks {
+		if out, err = o.attempt(ctx, key, purpose, in, look > 0); !errors.Is(err, ledger.ErrConflict) {
 			break
 		}
 	}
@@ -90,7 +97,7 @@ func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose
 	return out, nil
 }
 
-func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) ([]event.Event, error) {
+func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpose string, in event.Event, again bool) ([]event.Event, error) {
 	cert, err := o.Ledger.Certificate(ctx, key)
 	if errors.Is(err, ledger.ErrNotFound) || (err == nil && cert.DeletionTimestamp != nil) {
 		return nil, nil // withdrawn: its record goes with it, its output stays
@@ -98,7 +105,7 @@ func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpos
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec)}
+	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec), again: again}
 	if err := a.run(ctx); err != nil {
 		return nil, err
 	}
@@ -118,27 +125,33 @@ func workOf(in event.Event) (w model.Work) {
 // attempt is one look at one certificate and what follows from it. It belongs to one
 // goroutine.
 type attempt struct {
-	o       *Obtainer
-	key     types.NamespacedName
-	in      event.Event
-	cert    *model.CMPCertificate
-	rec     *ledger.Record
-	ca      *authority
-	purpose string
-	work    model.Work
-	config  string
-	facts   []event.Event
-	// differences between what was asked and what the CA granted, for people.
-	differences []string
+	o        *Obtainer
+	key      types.NamespacedName
+	in       event.Event
+	cert     *model.CMPCertificate
+	rec      *ledger.Record
+	ca       *authority
+	purpose  string
+	work     model.Work
+	config   string
+	facts    []event.Event
+	again    bool           // it is not the first look: somebody wrote meanwhile
+	found    ledger.Outputs // the output as it was read or written last; nil before
+	withheld bool           // what is in use cannot be delivered
+	unread   bool           // found was not read, because there should be none
+	bundle   string         // resourceVersion of the Secret that spec.caBundle names
 }
 
 func (a *attempt) run(ctx context.Context) (err error) {
-	a.rec, err = a.o.Ledger.Record(ctx, a.cert)
+	a.rec, err = a.record(ctx)
 	if errors.Is(err, ledger.ErrSpoilt) {
 		a.rec = new(ledger.Record)
 		return a.unmet(ctx, &unmetError{"RecordInvalid", err.Error() + "; put it right, or delete it to have a new certificate issued"})
 	}
 	if err != nil {
+		return err
+	}
+	if done, err := a.prepare(ctx); done || err != nil {
 		return err
 	}
 	v, err := a.view(ctx)
@@ -179,20 +192,16 @@ func (a *attempt) view(ctx context.Context) (view, error) {
 	if a.rec.Attempt.Parked == "" {
 		return v, nil
 	}
-	issuer, err := a.o.Ledger.Issuer(ctx, a.issuerKey())
-	if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+	ca, _, err := a.issuer(ctx)
+	var why *unmetError
+	if err != nil && !errors.As(err, &why) {
 		return v, err
 	}
-	v.issuer = issuerState(issuer)
+	v.issuer = issuerState(ca)
 	return v, nil
 }
 
-func (a *attempt) issuerKey() types.NamespacedName {
-	return types.NamespacedName{Namespace: a.key.Namespace, Name: a.cert.Spec.IssuerRef.Name}
-}
-
-// issuerState changes when the specification of an issuer does.
-func issuerState(i *model.CMPIssuer) string { return fmt.Sprintf("%s/%d", i.UID, i.Generation) }
+func (a *attempt) issuerKey() types.NamespacedName { return issuerKey(a.cert) }
 
 // rest sees to it that somebody comes back in time, and that what is in use is delivered.
 func (a *attempt) rest(ctx context.Context) error {

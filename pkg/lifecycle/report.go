@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -54,7 +55,7 @@ func (a *attempt) park(ctx context.Context, reason string, err error) error {
 	at := &a.rec.Attempt
 	at.Failed++
 	at.Next, at.Reason, at.Message = time.Time{}, reason, bounded(err.Error())
-	at.Parked = view{config: a.config, issuer: issuerState(a.ca.issuer)}.parkedFor()
+	at.Parked = view{config: a.config, issuer: issuerState(a.ca)}.parkedFor()
 	if err := a.release(ctx); err != nil {
 		return err
 	}
@@ -83,7 +84,9 @@ func (a *attempt) retryDelay() time.Duration {
 }
 
 // fixed: the issuer wants every attempt repeated after 30 s, whatever the CA said.
-func (a *attempt) fixed() bool { return a.ca != nil && a.ca.issuer.Spec.Retry.Policy == model.RetryFixed30s }
+func (a *attempt) fixed() bool {
+	return a.ca != nil && a.ca.issuer.Spec.Retry.Policy == model.RetryFixed30s
+}
 
 // waitLonger grows the interval at which something missing is looked for, 30 s to 1 min.
 func waitLonger(attempts int64) time.Duration {
@@ -191,6 +194,7 @@ func (a *attempt) setStatus(out outcome) {
 		s.NextAttempt = &next
 	}
 	a.setCertificate(s)
+	a.setSecrets(s)
 	a.setConditions(s, out)
 }
 
@@ -210,6 +214,7 @@ func (a *attempt) setCertificate(s *model.CMPCertificateStatus) {
 	f := a.fact()
 	s.Serial, s.Fingerprint, s.Revision = f.Serial, f.Fingerprint, f.Revision
 	s.NotBefore, s.NotAfter, s.RenewalTime = &f.NotBefore, &f.NotAfter, ceil(f.RenewalTime)
+	s.Differences = f.Differences
 	s.RenewalDay = model.RenewalDay(s.RenewalTime.Time)
 }
 
@@ -224,15 +229,23 @@ func (a *attempt) setConditions(s *model.CMPCertificateStatus, out outcome) {
 	ready := metav1.Condition{Type: model.Ready, Status: metav1.ConditionFalse, Reason: out.reason, Message: out.message}
 	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, now: a.o.now()}
 	switch {
-	case v.usable() && out.reason != "OutputConflict":
-		ready.Status, ready.Reason = metav1.ConditionTrue, "Issued"
-		ready.Message = fmt.Sprintf("certificate %s is delivered and valid until %s", s.Serial, s.NotAfter.UTC().Format(time.RFC3339))
+	case v.usable() && !a.withheld:
+		ready.Status, ready.Reason = metav1.ConditionTrue, readyReason(a.rec.Current)
+		ready.Message = strings.Join(append([]string{fmt.Sprintf("certificate %s is delivered and valid until %s", s.Serial, s.NotAfter.UTC().Format(time.RFC3339))}, a.notes()...), "; ")
 	case out.reason == "":
 		ready.Reason, ready.Message = "Pending", "a certificate is needed"
 	}
 	set(&s.Conditions, ready, a.cert.Generation)
 	abnormal(&s.Conditions, model.Reconciling, out.reason != "" && !out.parked, out, a.cert.Generation)
 	abnormal(&s.Conditions, model.Stalled, out.parked, out, a.cert.Generation)
+}
+
+// readyReason says how a certificate came to be in use.
+func readyReason(i *ledger.Issuance) string {
+	if i.Adopted {
+		return model.ReasonAdopted
+	}
+	return model.ReasonIssued
 }
 
 // abnormal keeps a condition that is there only while it is true.

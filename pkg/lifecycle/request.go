@@ -36,7 +36,7 @@ func (a *attempt) template(key ledger.PrivateKey) (t cmp.CertTemplate, err error
 	if t.Issuer, err = parseName(a.ca.issuer.Spec.Issuer, "spec.issuer"); err != nil {
 		return t, err
 	}
-	if t.Extensions, err = extensions(spec); err != nil {
+	if t.Extensions, err = extensions(spec, t.Subject.Empty()); err != nil {
 		return t, err
 	}
 	t.PublicKey = key.Signer().Public()
@@ -51,6 +51,13 @@ func (a *attempt) template(key ledger.PrivateKey) (t cmp.CertTemplate, err error
 func subjectName(s *model.Subject) (cmp.Name, error) {
 	if s == nil {
 		return cmp.NullDN(), nil
+	}
+	if s.DistinguishedName != "" {
+		name, err := cmp.ParseName(s.DistinguishedName)
+		if err != nil {
+			return nil, fmt.Errorf("subject.distinguishedName: %w", err)
+		}
+		return name, nil
 	}
 	attributes := []struct {
 		last  int // under id-at, 2.5.4
@@ -77,7 +84,7 @@ var (
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 )
 
-func extensions(spec *model.CMPCertificateSpec) ([]pkix.Extension, error) {
+func extensions(spec *model.CMPCertificateSpec, noSubject bool) ([]pkix.Extension, error) {
 	usages, err := keyUsage(spec.KeyUsages)
 	if err != nil {
 		return nil, err
@@ -97,7 +104,7 @@ func extensions(spec *model.CMPCertificateSpec) ([]pkix.Extension, error) {
 			return nil, err
 		}
 		// Critical where the subject is empty (RFC 5280 §4.2.1.6).
-		out = append(out, pkix.Extension{Id: oidSubjectAltName, Critical: spec.Subject == nil, Value: names})
+		out = append(out, pkix.Extension{Id: oidSubjectAltName, Critical: noSubject, Value: names})
 	}
 	return out, nil
 }

@@ -30,7 +30,7 @@ func (a *attempt) begin(ctx context.Context, v view) error {
 	if err != nil {
 		return a.unmet(ctx, &unmetError{"ConfigInvalid", err.Error()})
 	}
-	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: model.Correlation(a.in)}
+	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: model.Correlation(a.in), Signer: signedBy(a.ca.config.Credential)}
 	if err := a.claim(ctx, tx); err != nil {
 		return err
 	}
@@ -162,11 +162,10 @@ func (a *attempt) stage(ctx context.Context, tx *cmp.Transaction, step cmp.Step)
 }
 
 func (a *attempt) accept(issued *cmp.Issued) {
-	a.rec.Flight.Chain = append(a.rec.Flight.Chain, issued.Certificate)
-	a.rec.Flight.Chain = append(a.rec.Flight.Chain, issued.Chain...)
-	a.differences = nil
-	for _, d := range issued.Differences {
-		a.differences = append(a.differences, d.String())
+	chain, difference := a.ca.chainOf(issued)
+	a.rec.Flight.Chain, a.rec.Flight.Differences = chain, a.ca.tolerated(issued)
+	if difference != "" {
+		a.rec.Flight.Differences = append(a.rec.Flight.Differences, difference)
 	}
 }
 
@@ -304,6 +303,13 @@ func (a *attempt) startOver(ctx context.Context) error {
 func (a *attempt) rejected(ctx context.Context, peer *cmp.Error) error {
 	if peer.Retryable() {
 		return a.failed(ctx, "CAUnavailable", peer)
+	}
+	changed, err := a.changedMeanwhile(ctx)
+	if err != nil {
+		return err
+	}
+	if changed { // the CA was asked with what is no more
+		return a.failed(ctx, "RejectedByCA", peer)
 	}
 	return a.park(ctx, "RejectedByCA", peer)
 }

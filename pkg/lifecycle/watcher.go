@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -61,18 +60,31 @@ func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event
 	if rec.Current == nil || rec.Lease != nil {
 		return nil, nil // nothing was delivered yet, or somebody is delivering
 	}
-	secret, err := w.Ledger.Output(ctx, c)
+	found, err := w.Ledger.Outputs(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	cause, err := ledger.Drift(secret, rec)
-	if err != nil || cause == "" {
+	deviations, err := rec.Deviations(found)
+	if errors.Is(err, ledger.ErrKeyLost) {
+		return []event.Event{model.Follow(in, driftFact(c, found, rec, keyLost(c), in))}, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	if ledger.Outdated(secret, rec) {
-		return []event.Event{model.Follow(in, undelivered(c, rec))}, nil
+	var out []event.Event
+	for _, d := range deviations {
+		e := driftFact(c, found, rec, d, in)
+		if rec.Outdated(found[d.SecretName]) {
+			e = undelivered(c, rec)
+		}
+		out = append(out, model.Follow(in, e))
 	}
-	return []event.Event{model.Follow(in, driftFact(c, secret, rec, cause, in))}, nil
+	return out, nil
+}
+
+// keyLost is how an output has drifted that no longer holds the only copy of the key.
+func keyLost(c *model.CMPCertificate) ledger.Deviation {
+	return ledger.Deviation{SecretName: c.Spec.Output.KeySecretName(), Cause: ledger.ErrKeyLost.Error()}
 }
 
 // undelivered asks for the delivery of a certificate whose output still holds the former
@@ -83,14 +95,14 @@ func undelivered(c *model.CMPCertificate, rec *ledger.Record) event.Event {
 	return e
 }
 
-func driftFact(c *model.CMPCertificate, secret *corev1.Secret, rec *ledger.Record, cause string, in event.Event) event.Event {
+func driftFact(c *model.CMPCertificate, found ledger.Outputs, rec *ledger.Record, d ledger.Deviation, in event.Event) event.Event {
 	eventType, seen := model.SecretDeleted, in.ID()
-	if secret != nil {
+	if secret := found[d.SecretName]; secret != nil {
 		eventType, seen = model.SecretModified, secret.ResourceVersion
 	}
 	key := types.NamespacedName{Namespace: c.Namespace, Name: c.Name}
-	e := model.NewEvent(eventType, key, model.SecretFact{SecretName: c.Spec.Output.SecretName, Cause: cause})
-	e.SetID(model.DerivedID(eventType, string(c.UID), fmt.Sprint(rec.Current.Revision), seen))
+	e := model.NewEvent(eventType, key, model.SecretFact{SecretName: d.SecretName, Cause: d.Cause})
+	e.SetID(model.DerivedID(eventType, string(c.UID), d.SecretName, fmt.Sprint(rec.Current.Revision), seen))
 	return e
 }
 

@@ -9,6 +9,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:resource:shortName=cmpc,categories=certloop
 // +kubebuilder:subresource:status
 // +kubebuilder:selectablefield:JSONPath=`.status.renewalDay`
+// +kubebuilder:selectablefield:JSONPath=`.spec.issuerRef.kind`
 // +kubebuilder:selectablefield:JSONPath=`.spec.issuerRef.name`
 // +kubebuilder:selectablefield:JSONPath=`.spec.output.secretName`
 // +kubebuilder:selectablefield:JSONPath=`.spec.output.privateKey.secretName`

@@ -63,11 +63,26 @@ func (o *Output) place(part Part) Place {
 	return all[slices.IndexFunc(all, func(p Place) bool { return p.Part == part })]
 }
 
+// HasParts tells whether a part goes to a Secret of its own.
+func (o *Output) HasParts() bool { return len(o.SecretNames()) > 1 || o.SecretNames()[0] != o.SecretName }
+
+// KeySecretName is the Secret that the private key goes to.
+func (o *Output) KeySecretName() string { return o.place(PrivateKeyPart).SecretName }
+
+// CertificateSecretName is the Secret that the certificate goes to.
+func (o *Output) CertificateSecretName() string { return o.place(CertificatePart).SecretName }
+
 // Split tells whether key and certificate go to different Secrets, which cannot be
 // replaced at one instant.
 func (o *Output) Split() bool {
-	return o.place(PrivateKeyPart).SecretName != o.place(CertificatePart).SecretName
+	return o.KeySecretName() != o.CertificateSecretName()
 }
+
+// Adopts tells whether what already is in the output is to be taken over as it is.
+func (s *CMPCertificateSpec) Adopts() bool { return s.Origin == OriginAdopt || s.Origin == "MANUAL" }
+
+// KeepsKey tells whether the record is to hold a second copy of the private key.
+func (s *CMPCertificateSpec) KeepsKey() bool { return s.Record.KeepKey == nil || *s.Record.KeepKey }
 
 // Inputs are the names of the Secrets that an issuer names, each once, sorted.
 func (s *CMPIssuerSpec) Inputs() []string {
