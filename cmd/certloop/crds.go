@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -19,8 +20,8 @@ const fieldManager = "certloop-cli"
 
 const establishPause = 50 * time.Millisecond
 
-// applyCRDs applies the custom resource definitions and waits until they are served. It
-// returns their names.
+// applyCRDs applies the custom resource definitions, waits until they are served, and
+// applies the policies that guard them. It returns the names of the definitions.
 func applyCRDs(ctx context.Context, client dynamic.Interface) ([]string, error) {
 	docs, err := knative.CRDs()
 	if err != nil {
@@ -43,7 +44,26 @@ func applyCRDs(ctx context.Context, client dynamic.Interface) ([]string, error) 
 			return nil, fmt.Errorf("waiting for %s: %w", name, err)
 		}
 	}
-	return names, nil
+	return names, applyPolicies(ctx, client)
+}
+
+// applyPolicies applies the admission policies that guard the custom resources.
+func applyPolicies(ctx context.Context, client dynamic.Interface) error {
+	docs, err := knative.Policies()
+	if err != nil {
+		return err
+	}
+	for _, doc := range docs {
+		policy := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(doc, &policy.Object); err != nil {
+			return err
+		}
+		resource, _ := meta.UnsafeGuessKindToResource(policy.GroupVersionKind())
+		if _, err := client.Resource(resource).Apply(ctx, policy.GetName(), policy, metav1.ApplyOptions{FieldManager: fieldManager}); err != nil {
+			return fmt.Errorf("applying %s %s: %w", policy.GetKind(), policy.GetName(), err)
+		}
+	}
+	return nil
 }
 
 func established(ctx context.Context, crds dynamic.ResourceInterface, name string) error {

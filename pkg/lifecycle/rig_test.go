@@ -50,6 +50,7 @@ func newRig(t testing.TB, behave func(*responder.Config)) *rig {
 	t.Helper()
 	cluster := kubetest.Start(t)
 	cluster.ApplyCRDs(t, "../../deploy/knative/crds")
+	cluster.ApplyPolicies(t, "../../deploy/knative/policies")
 	store, err := ledger.Open(cluster.Config())
 	if err != nil {
 		t.Fatal(err)

@@ -24,28 +24,49 @@ import (
 
 var crdResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// ApplyCRDs applies the custom resource definitions in the *.yaml files of dir,
-// server-side, and returns when the API server serves them all.
-func (c *Cluster) ApplyCRDs(tb testing.TB, dir string) {
+// ApplyPolicies applies the admission policies in the *.yaml files of dir, server-side.
+// The API server enforces them a moment later.
+func (c *Cluster) ApplyPolicies(tb testing.TB, dir string) {
 	tb.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil || len(files) == 0 {
-		tb.Fatalf("%s/*.yaml: got no files (%v), want CRDs", dir, err)
-	}
 	client, err := dynamic.NewForConfig(c.config)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	crds := client.Resource(crdResource)
+	c.applyFiles(tb, dir, func(ctx context.Context, policy *unstructured.Unstructured) error {
+		resource, _ := meta.UnsafeGuessKindToResource(policy.GroupVersionKind())
+		_, err := client.Resource(resource).Apply(ctx, policy.GetName(), policy, metav1.ApplyOptions{FieldManager: "kubetest", Force: true})
+		return err
+	})
+}
+
+// ApplyCRDs applies the custom resource definitions in the *.yaml files of dir,
+// server-side, and returns when the API server serves them all.
+func (c *Cluster) ApplyCRDs(tb testing.TB, dir string) {
+	tb.Helper()
+	client, err := dynamic.NewForConfig(c.config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.applyFiles(tb, dir, func(ctx context.Context, crd *unstructured.Unstructured) error {
+		return applyCRD(ctx, client.Resource(crdResource), crd)
+	})
+}
+
+// applyFiles applies each document in the *.yaml files of dir.
+func (c *Cluster) applyFiles(tb testing.TB, dir string, apply func(context.Context, *unstructured.Unstructured) error) {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("%s/*.yaml: got no files (%v)", dir, err)
+	}
 	for _, file := range files {
-		if err := applyFile(tb.Context(), crds, file); err != nil {
+		if err := applyFile(tb.Context(), file, apply); err != nil {
 			tb.Fatalf("%s: %v", file, err)
 		}
 	}
 }
 
-// applyFile applies each document of a YAML file.
-func applyFile(ctx context.Context, crds dynamic.ResourceInterface, file string) error {
+func applyFile(ctx context.Context, file string, apply func(context.Context, *unstructured.Unstructured) error) error {
 	content, err := os.ReadFile(file) //nolint:gosec // the test's own file
 	if err != nil {
 		return err
@@ -59,17 +80,20 @@ func applyFile(ctx context.Context, crds dynamic.ResourceInterface, file string)
 		if err != nil {
 			return err
 		}
-		if err := applyCRD(ctx, crds, document); err != nil {
+		obj := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(document, &obj.Object); err != nil {
+			return err
+		}
+		if obj.Object == nil {
+			continue // nothing but comments is no document
+		}
+		if err := apply(ctx, obj); err != nil {
 			return err
 		}
 	}
 }
 
-func applyCRD(ctx context.Context, crds dynamic.ResourceInterface, document []byte) error {
-	crd := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(document, &crd.Object); err != nil || crd.Object == nil {
-		return err // nothing but comments is no document
-	}
+func applyCRD(ctx context.Context, crds dynamic.ResourceInterface, crd *unstructured.Unstructured) error {
 	if _, err := crds.Apply(ctx, crd.GetName(), crd, metav1.ApplyOptions{FieldManager: "kubetest", Force: true}); err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ func NewWorldOfItsOwn(tb testing.TB, flags ...string) *World {
 func worldOn(tb testing.TB, cluster *kubetest.Cluster) *World {
 	tb.Helper()
 	cluster.ApplyCRDs(tb, filepath.Join(Root(tb), "deploy", "knative", "crds")) // changes nothing when they are there
+	cluster.ApplyPolicies(tb, filepath.Join(Root(tb), "deploy", "knative", "policies"))
 	w := &World{Cluster: cluster, Namespace: cluster.Namespace(tb)}
 	cfg := cluster.Config()
 	cfg.WarningHandler = rest.NoWarnings{} // of rubbish that tests write on purpose
