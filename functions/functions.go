@@ -46,6 +46,7 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 			model.ResourceUpdate:      s.about(o.Observed),
 			model.ResourceDelete:      s.about(o.Observed),
 			model.EnrollmentRequested: s.about(o.Enroll),
+			model.InputChanged:        s.about(o.InputChanged),
 			model.SecretModified:      s.about(o.Enroll),
 			model.SecretDeleted:       s.about(o.Enroll),
 		}, nil
@@ -122,7 +123,7 @@ func obtainer(env *service.Env, trace func(lifecycle.Step)) (*lifecycle.Obtainer
 	if err != nil {
 		return nil, err
 	}
-	return &lifecycle.Obtainer{Ledger: store, Holder: holder(), Log: env.Log, Now: env.Now, Trace: trace}, nil
+	return &lifecycle.Obtainer{Ledger: store, Holder: holder(), Log: env.Log, Now: env.Now, Namespace: env.OwnNamespace(), Namespaces: env.Namespaces, Trace: trace}, nil
 }
 
 func watcher(env *service.Env) (*lifecycle.Watcher, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -122,4 +123,14 @@ func certificates(secret *corev1.Secret, key string) ([]*x509.Certificate, error
 
 func invalidSecret(secret *corev1.Secret, key string, err error) error {
 	return &unmetError{model.ReasonSecretInvalid, fmt.Sprintf("Secret %s/%s, data key %s: %v", secret.Namespace, secret.Name, key, err)}
+}
+
+// InputChanged looks again at an issuer of which a Secret has changed, appeared or gone, and
+// wakes the certificates that wait for it, those too that the CA has refused. It handles input.changed.
+func (o *Obtainer) InputChanged(ctx context.Context, in event.Event) ([]event.Event, error) {
+	key, err := model.ObjectOf(in)
+	if err != nil {
+		return nil, err
+	}
+	return o.issuerChanged(ctx, key, in)
 }

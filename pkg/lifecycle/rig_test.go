@@ -97,7 +97,7 @@ func (r *rig) key(name string) types.NamespacedName {
 }
 
 func (r *rig) obtainer(trace func(lifecycle.Step)) *lifecycle.Obtainer {
-	return &lifecycle.Obtainer{Ledger: r.store, Holder: "test", Log: slog.New(slog.DiscardHandler), Now: r.now, Trace: trace}
+	return &lifecycle.Obtainer{Ledger: r.store, Holder: "test", Log: slog.New(slog.DiscardHandler), Now: r.now, Namespace: r.ns, Trace: trace}
 }
 
 func (r *rig) secret(name string, data map[string][]byte) {
@@ -213,6 +213,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 		model.ConfigCreated: o.ConfigDeclared, model.ConfigUpdated: o.ConfigDeclared, model.ConfigDeleted: o.ConfigWithdrawn,
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
 		model.EnrollmentRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
+		model.InputChanged:        o.InputChanged,
 		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew,
 		model.RefAdd: w.Changed, model.RefUpdate: w.Changed, model.RefDelete: w.Changed,
 	}

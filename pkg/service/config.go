@@ -42,6 +42,9 @@ type Config struct {
 	// Namespaces the process may read. Default all, which needs cluster-wide rights.
 	Namespaces []string `envconfig:"CERTLOOP_NAMESPACES" desc:"namespaces to read, separated by commas; all when empty"`
 
+	// Namespace is certloop's own, where the Secrets are that a CMPClusterIssuer names. Default the Pod's.
+	Namespace string `envconfig:"CERTLOOP_NAMESPACE" desc:"namespace of the Secrets that cluster issuers name; the Pod's when empty"`
+
 	// Consume says whether work is pulled from JetStream too. False when somebody else pulls and POSTs.
 	Consume bool `envconfig:"CERTLOOP_CONSUME" default:"true" desc:"pull work from JetStream, besides receiving it over HTTP"`
 	// Concurrency is how many handlers run at once, for each transport. More asks more of the CA.
@@ -160,6 +163,9 @@ func (c Config) checkNames() (errs []error) {
 			errs = append(errs, fmt.Errorf("CERTLOOP_NAMESPACES: %q is no namespace", ns))
 		}
 	}
+	if c.Namespace != "" && len(validation.IsDNS1123Label(c.Namespace)) > 0 {
+		errs = append(errs, fmt.Errorf("CERTLOOP_NAMESPACE=%q is no namespace", c.Namespace))
+	}
 	if !slices.Contains([]string{"auto", "json", "text"}, c.LogFormat) {
 		errs = append(errs, fmt.Errorf("CERTLOOP_LOG_FORMAT=%q is not json, text or auto", c.LogFormat))
 	}
@@ -180,6 +186,22 @@ func (c Config) checkLimits() (errs []error) {
 		errs = append(errs, fmt.Errorf("CERTLOOP_DRAIN_TIMEOUT=%s is not within 1s to %s", c.DrainTimeout, maxHandlerTimeout))
 	}
 	return errs
+}
+
+// podNamespace is where the kubelet tells a Pod its namespace.
+const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// OwnNamespace is where the Secrets of cluster issuers are: as configured, or the Pod's; empty
+// when neither says.
+func (c Config) OwnNamespace() string {
+	if c.Namespace != "" {
+		return c.Namespace
+	}
+	told, err := os.ReadFile(podNamespace)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(told))
 }
 
 // String leaves out what a NATS URL may hold before its host: a password.
