@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,37 +14,36 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/certloop/certloop/deploy/knative"
 	"github.com/certloop/certloop/functions"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/functiontest"
 )
 
+// manifests is the namespace of deploy/knative.
+const manifests = "certloop-system"
+
 const doNotEdit = "# Generated: `make chart` writes it.\n"
 
-// The chart carries copies, because Helm packages nothing from outside of its directory.
+// The chart's definitions are those of deploy/knative, but for a word to Helm that they stay.
 func TestChartHoldsTheDefinitions(t *testing.T) {
-	copies(t, root+"/deploy/knative/crds", chartDir+"/files/crds")
-	if _, err := os.Stat(root + "/deploy/knative/policies"); err == nil {
-		copies(t, root+"/deploy/knative/policies", chartDir+"/files/policies")
+	crds, err := knative.CRDs()
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func copies(t *testing.T, from, to string) {
-	t.Helper()
-	want, err := filepath.Glob(filepath.Join(from, "*.yaml"))
-	if err != nil || len(want) == 0 {
-		t.Fatalf("%s holds nothing: %v", from, err)
-	}
-	for _, file := range want {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	a := arrangement{"knative", "dedicated"}
+	for _, content := range crds {
+		want := documents(t, "crd", content)[0]
+		got := named(t, a.objects(t), want.GetKind(), want.GetName())
+		annotations := got.GetAnnotations()
+		if annotations["helm.sh/resource-policy"] != "keep" {
+			t.Errorf("%s does not stay when the release goes", got.GetName())
 		}
-		golden(t, filepath.Join(to, filepath.Base(file)), content)
-	}
-	got, err := filepath.Glob(filepath.Join(to, "*.yaml"))
-	if err != nil || len(got) != len(want) {
-		t.Errorf("%s holds %d files, and %s %d: %v", to, len(got), from, len(want), err)
+		delete(annotations, "helm.sh/resource-policy")
+		got.SetAnnotations(annotations)
+		if !reflect.DeepEqual(got.Object, want.Object) {
+			t.Errorf("%s is not the one of deploy/knative/crds", got.GetName())
+		}
 	}
 }
 
@@ -188,12 +188,12 @@ func TestRendered(t *testing.T) {
 	if err := yaml.UnmarshalStrict(values, &v); err != nil {
 		t.Fatal(err)
 	}
-	files, err := render(v)
+	files, err := render(manifests, v)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	out.WriteString(doNotEdit + "# The chart certloop with values.yaml, in the namespace " + home + ".\n")
+	out.WriteString(doNotEdit + "# The chart certloop with values.yaml, in the namespace " + manifests + ".\n")
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if filepath.Ext(name) != ".yaml" || strings.Contains(name, "/tests/") || filepath.Base(name) == "crds.yaml" || filepath.Base(name) == "policies.yaml" {
 			continue // the definitions are files of their own beside it

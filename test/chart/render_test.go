@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"os"
 	"path/filepath"
@@ -36,10 +37,11 @@ const (
 	root     = "../.."
 	chartDir = root + "/charts/certloop"
 	release  = "certloop"
-	home     = "certloop-system" // the release's namespace
 )
 
 func TestMain(m *testing.M) {
+	// Helm tells each time that the chart has a link to the definitions.
+	log.SetOutput(io.Discard)
 	// kubetest looks in the module, and this is one of its own.
 	kubeapi, err := filepath.Abs(root + "/bin/kubeapi")
 	if _, missing := os.Stat(kubeapi); err == nil && missing == nil && os.Getenv("CERTLOOP_KUBEAPI") == "" {
@@ -47,9 +49,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(kubetest.Main(m))
 }
-
-// served are the namespaces of model shared.
-var served = []string{"core", "edge"}
 
 // values parses YAML over what every render needs: a CA and the address of the API server.
 func values(tb testing.TB, overlays ...string) map[string]any {
@@ -76,19 +75,26 @@ type arrangement struct{ profile, model string }
 
 func (a arrangement) String() string { return a.profile + "-" + a.model }
 
+// home is the release's namespace, another one for each arrangement, so that all of them
+// can be in one cluster.
+func (a arrangement) home() string { return "certloop-" + a.String() }
+
 // namespaces are those that it serves.
 func (a arrangement) namespaces() []string {
 	if a.model == "shared" {
-		return served
+		return []string{a.home() + "-core", a.home() + "-edge"}
 	}
-	return []string{home}
+	return []string{a.home()}
 }
+
+// broker is the namespace of NATS.
+func (a arrangement) broker() string { return a.home() + "-nats" }
 
 func (a arrangement) values(tb testing.TB, overlays ...string) map[string]any {
 	tb.Helper()
-	own := fmt.Sprintf("profile: %s\nmodel: %s\n", a.profile, a.model)
+	own := fmt.Sprintf("profile: %s\nmodel: %s\nnetworkPolicy: {nats: {namespace: %s}}\n", a.profile, a.model, a.broker())
 	if a.model == "shared" {
-		own += fmt.Sprintf("accessedNamespaces: [%s]\n", strings.Join(served, ", "))
+		own += fmt.Sprintf("accessedNamespaces: [%s]\n", strings.Join(a.namespaces(), ", "))
 	}
 	return values(tb, append([]string{own}, overlays...)...)
 }
@@ -103,12 +109,12 @@ func arrangements() (all []arrangement) {
 }
 
 // render is what `helm template` prints, file by file. Helm 4 renders.
-func render(values map[string]any) (map[string]string, error) {
+func render(namespace string, values map[string]any) (map[string]string, error) {
 	c, err := loader4.Load(chartDir)
 	if err != nil {
 		return nil, err
 	}
-	options := common4.ReleaseOptions{Name: release, Namespace: home, Revision: 1, IsInstall: true}
+	options := common4.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}
 	v, err := values4.ToRenderValues(c, values, options, nil)
 	if err != nil {
 		return nil, err
@@ -117,12 +123,12 @@ func render(values map[string]any) (map[string]string, error) {
 }
 
 // render3 is render, by Helm 3.
-func render3(values map[string]any) (map[string]string, error) {
+func render3(namespace string, values map[string]any) (map[string]string, error) {
 	c, err := loader.Load(chartDir)
 	if err != nil {
 		return nil, err
 	}
-	options := chartutil.ReleaseOptions{Name: release, Namespace: home, Revision: 1, IsInstall: true}
+	options := chartutil.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}
 	v, err := chartutil.ToRenderValues(c, values, options, nil)
 	if err != nil {
 		return nil, err
@@ -130,10 +136,10 @@ func render3(values map[string]any) (map[string]string, error) {
 	return engine.Render(c, v)
 }
 
-// mustRender is every object that is rendered, in the order of files.
-func mustRender(tb testing.TB, values map[string]any) []*unstructured.Unstructured {
+// objects are all that is rendered, in the order of files. Those for `helm test` are left out.
+func (a arrangement) objects(tb testing.TB, overlays ...string) []*unstructured.Unstructured {
 	tb.Helper()
-	files, err := render(values)
+	files, err := render(a.home(), a.values(tb, overlays...))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -143,7 +149,7 @@ func mustRender(tb testing.TB, values map[string]any) []*unstructured.Unstructur
 func objects(tb testing.TB, files map[string]string) (all []*unstructured.Unstructured) {
 	tb.Helper()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if filepath.Ext(name) == ".yaml" {
+		if filepath.Ext(name) == ".yaml" && !strings.Contains(name, "/tests/") {
 			all = append(all, documents(tb, name, []byte(files[name]))...)
 		}
 	}
@@ -199,7 +205,7 @@ func TestWhatIsRendered(t *testing.T) {
 	counted := []string{"Service", "Deployment", "Job", "PodDisruptionBudget", "PingSource", "ApiServerSource", "Broker", "Trigger", "ServiceAccount"}
 	for _, a := range arrangements() {
 		t.Run(a.String(), func(t *testing.T) {
-			all := mustRender(t, a.values(t))
+			all := a.objects(t)
 			for _, kind := range counted {
 				if got, want := len(of(all, kind)), want[a.profile][kind]; got != want {
 					t.Errorf("%d objects of kind %s, want %d", got, kind, want)
@@ -219,11 +225,11 @@ func TestWhatIsRendered(t *testing.T) {
 func TestHelm3RendersTheSame(t *testing.T) {
 	for _, a := range arrangements() {
 		t.Run(a.String(), func(t *testing.T) {
-			four, err := render(a.values(t))
+			four, err := render(a.home(), a.values(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			three, err := render3(a.values(t))
+			three, err := render3(a.home(), a.values(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -242,7 +248,7 @@ func TestHelm3RendersTheSame(t *testing.T) {
 func TestLint(t *testing.T) {
 	for _, a := range arrangements() {
 		t.Run(a.String(), func(t *testing.T) {
-			result := lint.RunAll(chartDir, a.values(t), home)
+			result := lint.RunAll(chartDir, a.values(t), a.home())
 			for _, m := range result.Messages {
 				if m.Severity > support.InfoSev {
 					t.Errorf("%v", m)
@@ -256,7 +262,7 @@ func TestLint(t *testing.T) {
 func TestNotes(t *testing.T) {
 	for _, a := range arrangements() {
 		t.Run(a.String(), func(t *testing.T) {
-			files, err := render(a.values(t))
+			files, err := render(a.home(), a.values(t))
 			if err != nil {
 				t.Fatal(err)
 			}

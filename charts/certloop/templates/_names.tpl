@@ -22,7 +22,8 @@ app.kubernetes.io/part-of: certloop
 {{- define "certloop.podLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "certloop.selector" $root }}
-certloop.io/component: {{ index . 1 }}
+app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/part-of: certloop
 {{- with $root.Values.pod.labels }}
 {{ toYaml . }}
 {{- end }}

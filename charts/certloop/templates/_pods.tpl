@@ -34,7 +34,7 @@
 {{- with (.limits | default dict).memory }}
 {{- $n := regexFind "^[0-9]+" (toString .) | int64 }}{{ $unit := regexFind "(Mi|Gi)$" (toString .) }}
 {{- if $unit }}
-- {name: GOMEMLIMIT, value: {{ div (mul $n (ternary 921 943718 (eq $unit "Mi"))) 1024 | printf "%dMiB" | replace "MiB" (ternary "MiB" "KiB" (eq $unit "Mi")) }}}
+- {name: GOMEMLIMIT, value: {{ div (mul $n (ternary 9 9216 (eq $unit "Mi"))) 10 }}MiB}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -100,5 +100,5 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels: {{- include "certloop.selector" (index . 0) | nindent 8 }}
-        certloop.io/component: {{ index . 1 }}
+        app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}

@@ -1,0 +1,388 @@
+package chart
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/functions"
+	"github.com/certloop/certloop/pkg/delivery"
+	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/functiontest"
+)
+
+const patience = time.Minute
+
+// natsServer runs a server with the users that an arrangement renders, and one who may do
+// everything.
+func natsServer(t *testing.T, a arrangement, overlays ...string) string {
+	t.Helper()
+	config := named(t, a.objects(t, overlays...), "ConfigMap", release+"-nats-authorization")
+	users, _, err := unstructured.NestedString(config.Object, "data", "authorization.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	users = strings.Replace(users, "users: [", "users: [\n{ user: root, password: root }\n", 1)
+	path := filepath.Join(t.TempDir(), "nats.conf")
+	content := fmt.Sprintf("host: 127.0.0.1\nport: -1\njetstream { store_dir: %q }\nauthorization {\n%s\n}\n", t.TempDir(), users)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"enroll", "renew", "watch_secrets", "expiry_scan", "dispatch", "setup", "all", "pipeline"} {
+		t.Setenv("CERTLOOP_"+strings.ToUpper(user)+"_PASSWORD", password(user))
+	}
+	options, err := server.ProcessConfigFile(path)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, content)
+	}
+	options.NoSigs, options.NoLog = true, true
+	s, err := server.NewServer(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the NATS server does not start")
+	}
+	return s.ClientURL()
+}
+
+func password(user string) string { return "of-" + strings.ReplaceAll(user, "-", "_") }
+
+func connect(t *testing.T, url, user string) *nats.Conn {
+	t.Helper()
+	secret := password(user)
+	if user == "root" {
+		secret = user
+	}
+	// The server's objections are read from LastError.
+	conn, err := nats.Connect(url, nats.UserInfo(user, secret), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		t.Fatalf("%s: %v", user, err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
+}
+
+func users(profile string) []string {
+	switch profile {
+	case "knative":
+		return []string{"dispatch", "enroll", "expiry-scan", "renew", "setup", "watch-secrets"}
+	case "knative-direct":
+		return []string{"enroll", "expiry-scan", "renew", "setup", "watch-secrets"}
+	default:
+		return []string{"all"}
+	}
+}
+
+// probes are subjects of every kind, each with what it stands for.
+func probes() map[string]string {
+	key := types.NamespacedName{Namespace: "core", Name: "amf"}
+	all := map[string]string{"certloop.other": "other", "orders.created": "other", "$SYS.REQ.SERVER.PING": "system"}
+	for _, v := range []model.Verb{model.Enroll, model.Renew, model.Watch, model.Scan} {
+		all[model.WorkSubject(v, key)] = "work " + string(v)
+		all[model.ScheduleSubject(v, key)] = "sched " + string(v)
+		all[model.DeadSubject(v, key)] = "dead " + string(v)
+		consumer := model.WorkStream + "." + string(v)
+		for _, kind := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT", "PAUSE", "DURABLE.CREATE"} {
+			suffix := map[string]string{"CREATE": ".certloop.work." + string(v) + ".x"}[kind]
+			all["$JS.API.CONSUMER."+kind+"."+consumer+suffix] = "consumer " + kind + " " + string(v)
+		}
+		all["$JS.ACK."+consumer+".1.2.3.4.5"] = "ack " + string(v)
+	}
+	for _, k := range model.Kinds() {
+		if k.Fact {
+			all[model.FactSubject(k.Type, key)] = "fact " + k.Type
+		}
+	}
+	for _, stream := range []string{model.WorkStream, model.EventsStream, model.DeadStream, "ORDERS"} {
+		for _, kind := range []string{"CREATE", "UPDATE", "DELETE", "INFO", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE"} {
+			all["$JS.API.STREAM."+kind+"."+stream] = "stream " + kind + " " + stream
+		}
+		all["$JS.API.DIRECT.GET."+stream] = "stream DIRECT.GET " + stream
+	}
+	return all
+}
+
+// expected says who may publish what, from what each of them does.
+func expected(t *testing.T, profile string) map[string]map[string]bool {
+	t.Helper()
+	all := map[string]map[string]bool{}
+	for _, user := range users(profile) {
+		all[user] = map[string]bool{}
+	}
+	give := func(user string, what ...string) {
+		for _, w := range what {
+			all[user][w] = true
+		}
+	}
+	for _, f := range functions.All(nil) {
+		teller, puller := f.Name, f.Name
+		switch profile {
+		case "knative":
+			puller = "dispatch"
+		case "plain":
+			teller, puller = "all", "all"
+		}
+		v := string(f.Verb)
+		give(teller, "dead "+v)
+		give(puller, "dead "+v, "consumer CREATE "+v, "consumer MSG.NEXT "+v, "ack "+v)
+		for _, eventType := range functiontest.Events(t, filepath.Join(root, "functions", f.Name, "README.md"), "events out") {
+			k, _ := model.KindOf(eventType)
+			if k.Fact {
+				give(teller, "fact "+eventType)
+			}
+			for _, c := range k.Consumers {
+				give(teller, "work "+string(c), "sched "+string(c))
+			}
+		}
+	}
+	setup := "setup"
+	if profile == "plain" {
+		setup = "all"
+	}
+	for _, stream := range []string{model.WorkStream, model.EventsStream, model.DeadStream} {
+		give(setup, "stream CREATE "+stream, "stream UPDATE "+stream, "stream INFO "+stream)
+	}
+	return all
+}
+
+// Every user tries every subject: nobody may more than he needs, and nobody less.
+func TestNATSUsers(t *testing.T) {
+	for _, profile := range []string{"knative", "knative-direct", "plain"} {
+		t.Run(profile, func(t *testing.T) {
+			url := natsServer(t, arrangement{profile, "dedicated"})
+			want := expected(t, profile)
+			for _, user := range users(profile) {
+				for subject, what := range probes() {
+					if got, want := mayPublish(t, url, user, subject), want[user][what]; got != want {
+						t.Errorf("%s may publish %s (%s): %v, want %v", user, subject, what, got, want)
+					}
+				}
+				for _, subject := range []string{model.WorkSubjects, model.FactSubjects, model.DeadSubjects, ">", "$JS.EVENT.>", "$SYS.>"} {
+					if maySubscribe(t, url, user, subject) {
+						t.Errorf("%s may listen to %s", user, subject)
+					}
+				}
+			}
+		})
+	}
+}
+
+func mayPublish(t *testing.T, url, user, subject string) bool {
+	t.Helper()
+	return allowed(t, url, user, func(c *nats.Conn) error { return c.Publish(subject, nil) })
+}
+
+func maySubscribe(t *testing.T, url, user, subject string) bool {
+	t.Helper()
+	return allowed(t, url, user, func(c *nats.Conn) error {
+		_, err := c.SubscribeSync(subject)
+		return err
+	})
+}
+
+// allowed tells whether the server objects. It does so before it answers a PING.
+func allowed(t *testing.T, url, user string, do func(*nats.Conn) error) bool {
+	t.Helper()
+	c := connect(t, url, user)
+	defer c.Close()
+	if err := do(c); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.FlushTimeout(patience); err != nil {
+		t.Fatal(err)
+	}
+	return c.LastError() == nil
+}
+
+// What the users may do is enough for certloop's own code: to apply the streams, to publish
+// every event that a function tells, at once and later, and to have it pulled, settled and
+// dead-lettered.
+func TestNATSUsersCanWork(t *testing.T) {
+	for _, profile := range []string{"knative", "knative-direct", "plain"} {
+		t.Run(profile, func(t *testing.T) {
+			url := natsServer(t, arrangement{profile, "dedicated"})
+			setup, puller := "setup", func(string) string { return "dispatch" }
+			teller := func(function string) string { return function }
+			switch profile {
+			case "knative-direct":
+				puller = teller
+			case "plain":
+				setup, teller = "all", func(string) string { return "all" }
+				puller = teller
+			}
+			all := []*nats.Conn{connect(t, url, setup)}
+			js, err := jetstream.New(all[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // created, and updated
+				if err := delivery.Apply(t.Context(), js, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, f := range functions.All(nil) {
+				c := connect(t, url, teller(f.Name))
+				tell(t, c, f.Name)
+				p := connect(t, url, puller(f.Name))
+				work(t, p, f.Verb, connect(t, url, "root"))
+				all = append(all, c, p)
+			}
+			for _, c := range all {
+				if err := c.LastError(); err != nil {
+					t.Errorf("refused: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// tell publishes each event that a function tells, now and later.
+func tell(t *testing.T, c *nats.Conn, function string) {
+	t.Helper()
+	bus, err := delivery.NewBus(c, "/test/"+function)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, eventType := range functiontest.Events(t, filepath.Join(root, "functions", function, "README.md"), "events out") {
+		e := model.NewEvent(eventType, types.NamespacedName{Namespace: "core", Name: "amf.example"}, nil)
+		later := model.Delay(model.NewEvent(eventType, types.NamespacedName{Namespace: "core", Name: "amf.example"}, nil), time.Now().Add(time.Hour))
+		if err := bus.Publish(t.Context(), e, later); err != nil {
+			t.Errorf("%s cannot tell %s: %v", function, eventType, err)
+		}
+	}
+}
+
+// work pulls one event that is handled and one that never can be.
+func work(t *testing.T, c *nats.Conn, v model.Verb, root *nats.Conn) {
+	t.Helper()
+	publisher, err := delivery.NewBus(root, "/test/root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := model.KindsFor(v)[0]
+	key := types.NamespacedName{Namespace: "core", Name: "amf"}
+	if kind.Type == model.Ping {
+		key = types.NamespacedName{}
+	}
+	e := model.NewEvent(kind.Type, key, nil)
+	e.SetExtension("namespace", "core") // as an ApiServerSource does
+	e.SetExtension("name", "amf")
+	if err := publisher.Publish(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Publish(model.WorkSubject(v, key), []byte("no event at all")); err != nil {
+		t.Fatal(err)
+	}
+	bus, err := delivery.NewBus(c, "/test/"+string(v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pull(t, bus, v)
+	js, err := jetstream.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, fmt.Sprintf("the work of %s is settled, and a dead letter kept", v), func() bool {
+		work, err := js.Consumer(t.Context(), model.WorkStream, string(v))
+		if err != nil {
+			return false
+		}
+		deadStream, err := js.Stream(t.Context(), model.DeadStream)
+		if err != nil {
+			return false
+		}
+		info, err := deadStream.Info(t.Context(), jetstream.WithSubjectFilter("certloop.dead."+string(v)+".>"))
+		if err != nil {
+			return false
+		}
+		state := work.CachedInfo()
+		return state.NumPending == 0 && state.NumAckPending == 0 && len(info.State.Subjects) > 0
+	})
+}
+
+// pull handles the events of a function until the test ends.
+func pull(t *testing.T, bus *delivery.Bus, v model.Verb) {
+	t.Helper()
+	handle := func(context.Context, event.Event) ([]event.Event, error) { return nil, nil }
+	mux := delivery.Mux{}
+	for _, k := range model.KindsFor(v) {
+		mux[k.Type] = delivery.Route{Handle: handle}
+	}
+	r := &delivery.Receiver{Verb: v, Mux: mux, Bus: bus, Log: slog.New(slog.DiscardHandler), Concurrency: 1}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Consume(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after %v: %s", patience, what)
+		}
+	}
+}
+
+// Others may declare what is theirs, in the namespaces that are named.
+func TestNATSPublishers(t *testing.T) {
+	url := natsServer(t, arrangement{"knative", "dedicated"}, "nats: {authorization: {publishers: [{name: pipeline, namespaces: [core]}]}}")
+	root := connect(t, url, "root")
+	js, err := jetstream.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := delivery.Apply(t.Context(), js, 1); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, url, "pipeline")
+	bus, err := delivery.NewBus(c, "/pipelines/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, eventType := range []string{model.ConfigCreated, model.ConfigDeleted, model.IssuerUpdated, model.RenewalRequested} {
+		if err := bus.Publish(t.Context(), model.NewEvent(eventType, types.NamespacedName{Namespace: "core", Name: "amf"}, nil)); err != nil {
+			t.Errorf("%s: %v", eventType, err)
+		}
+	}
+	for subject, want := range map[string]bool{
+		"certloop.work.enroll.core.amf": true, "certloop.work.enroll.edge.amf": false,
+		"certloop.evt.config.created.core.amf": true, "certloop.evt.config.created.edge.amf": false,
+		"certloop.evt.certificate.issued.core.amf": false, "certloop.work.watch.core.amf": false,
+		"certloop.sched.enroll.core.amf": false, "certloop.dead.enroll.core.amf": false,
+	} {
+		if got := mayPublish(t, url, "pipeline", subject); got != want {
+			t.Errorf("%s: %v, want %v", subject, got, want)
+		}
+	}
+}
+
+// A user logs in by nkey where there is one.
+func TestNATSNkeys(t *testing.T) {
+	const nkey = "UAHWI3JWBJUYGAU4SFQCYBCTOMGBUJTLSBJCRIASQYCAYEZGSXLCZZTA"
+	config := named(t, arrangement{"plain", "dedicated"}.objects(t, "nats: {authorization: {nkeys: {all: "+nkey+"}}}"), "ConfigMap", release+"-nats-authorization")
+	text, _, _ := unstructured.NestedString(config.Object, "data", "authorization.conf")
+	if !strings.Contains(text, "nkey: "+nkey) || strings.Contains(text, "password:") {
+		t.Errorf("got\n%s", text)
+	}
+}

@@ -1,0 +1,290 @@
+package chart
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/certloop/certloop/cmd/certloop/netpol"
+)
+
+// end is an end of a connection, and the ports that are tried when it is the far end.
+type end struct {
+	peer  netpol.Peer
+	ports []netpol.Port
+}
+
+func tcp(numbers ...int32) (ports []netpol.Port) {
+	for _, n := range numbers {
+		ports = append(ports, netpol.Port{Protocol: corev1.ProtocolTCP, Number: n})
+	}
+	return ports
+}
+
+func pod(namespace string, labels map[string]string, ports ...netpol.Port) end {
+	return end{netpol.Peer{Pod: &netpol.Pod{Namespace: namespace, Labels: labels}}, ports}
+}
+
+func address(addr string, ports ...netpol.Port) end {
+	return end{netpol.Peer{Addr: netip.MustParseAddr(addr)}, ports}
+}
+
+// neighbours are the others: what certloop has to reach, what has to reach it, and what is
+// none of its business.
+func neighbours(a arrangement) map[string]end {
+	dns := append(tcp(53), netpol.Port{Protocol: corev1.ProtocolUDP, Number: 53})
+	return map[string]end{
+		"ca":         address("192.0.2.10", tcp(829, 443)...),
+		"api":        address("198.51.100.1", tcp(6443, 443)...),
+		"internet":   address("203.0.113.7", tcp(80, 443, 829, 4222, 6443)...),
+		"dns":        pod("kube-system", map[string]string{"k8s-app": "kube-dns"}, dns...),
+		"nats":       pod(a.broker(), map[string]string{"app.kubernetes.io/name": "nats"}, tcp(4222, 6222, 8222, 7777)...),
+		"nats-box":   pod(a.broker(), map[string]string{"app.kubernetes.io/name": "nats-box"}, tcp(8080)...),
+		"gateway":    pod("kourier-system", map[string]string{"app": "3scale-kourier-gateway"}, tcp(8080, 8081, 8443, 8444)...),
+		"activator":  pod("knative-serving", map[string]string{"app": "activator"}, tcp(8012)...),
+		"autoscaler": pod("knative-serving", map[string]string{"app": "autoscaler"}, tcp(8080)...),
+		"broker":     pod("knative-eventing", map[string]string{"eventing.knative.dev/brokerRole": "ingress"}, tcp(8080, 8443, 9092)...),
+		"prometheus": pod("monitoring", map[string]string{"app": "prometheus"}, tcp(9090)...),
+		"workload":   pod(a.namespaces()[0], map[string]string{"app": "amf"}, tcp(80, 443, 8080)...),
+		"stranger":   pod("elsewhere", map[string]string{"app": "stranger"}, tcp(80, 443, 8080)...),
+		"stray":      pod(a.home(), map[string]string{"app": "stray"}, tcp(8080)...),
+	}
+}
+
+// ours are the Pods of the release, by component, and the adapters that Knative makes for
+// its sources.
+func ours(t *testing.T, a arrangement, all []*unstructured.Unstructured) map[string]end {
+	t.Helper()
+	ports := tcp(8080, 8012, 8013, 8022, 8081, 8112, 9090, 9091)
+	found := map[string]end{}
+	for _, u := range all {
+		labels, ok, err := unstructured.NestedStringMap(u.Object, "spec", "template", "metadata", "labels")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			found[labels["app.kubernetes.io/component"]] = pod(a.home(), labels, ports...)
+		}
+	}
+	for _, source := range of(all, "ApiServerSource") {
+		// The labels that Knative gives to a source's adapter.
+		labels := map[string]string{"eventing.knative.dev/source": "apiserver-source-controller", "eventing.knative.dev/sourceName": source.GetName()}
+		found[strings.TrimPrefix(source.GetName(), release+"-")+"-source"] = pod(a.home(), labels, ports...)
+	}
+	return found
+}
+
+func cluster(t *testing.T, a arrangement, all []*unstructured.Unstructured) *netpol.Cluster {
+	t.Helper()
+	c := &netpol.Cluster{Namespaces: map[string]map[string]string{}}
+	for _, ns := range append(a.namespaces(), a.home(), a.broker(), "kube-system", "kourier-system", "knative-serving", "knative-eventing", "monitoring", "elsewhere") {
+		c.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns}
+	}
+	for _, u := range of(all, "NetworkPolicy") {
+		var p networkingv1.NetworkPolicy
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(u.Object, &p, true); err != nil {
+			t.Fatal(err)
+		}
+		c.Policies = append(c.Policies, p)
+	}
+	return c
+}
+
+// reachable is every connection that is let through, from or to certloop, NATS or a Pod that
+// strayed into their namespaces.
+func reachable(c *netpol.Cluster, mine, others map[string]end) map[string]bool {
+	all := maps.Clone(others)
+	maps.Copy(all, mine)
+	guarded := func(name string) bool {
+		_, own := mine[name]
+		return own || name == "nats" || name == "nats-box" || name == "stray"
+	}
+	found := map[string]bool{}
+	for from, src := range all {
+		for to, dst := range all {
+			if !guarded(from) && !guarded(to) || from == to && from != "nats" || src.peer.Pod == nil && dst.peer.Pod == nil {
+				continue
+			}
+			for _, port := range dst.ports {
+				if c.Allowed(src.peer, dst.peer, port) {
+					found[fmt.Sprintf("%s > %s %s/%d", from, to, port.Protocol, port.Number)] = true
+				}
+			}
+		}
+	}
+	return found
+}
+
+// want is what has to be reachable. Everything else must not be.
+func want(a arrangement) map[string]bool {
+	found := map[string]bool{}
+	allow := func(to string, ports string, from ...string) {
+		for _, f := range from {
+			for port := range strings.FieldsSeq(ports) {
+				found[f+" > "+to+" "+port] = true
+			}
+		}
+	}
+	functions := []string{"enroll", "renew", "watch-secrets", "expiry-scan"}
+	clients := append(slices.Clone(functions), "setup")
+	switch a.profile {
+	case "knative":
+		clients = append(clients, "dispatch")
+		allow("gateway", "TCP/8081 TCP/8444", "dispatch")
+	case "plain":
+		functions, clients = []string{"all"}, []string{"all"}
+	}
+	allow("nats", "TCP/4222", clients...)
+	allow("dns", "TCP/53 UDP/53", clients...)
+	allow("api", "TCP/6443", functions...)
+	if a.profile == "plain" {
+		allow("ca", "TCP/829", "all")
+	} else {
+		allow("ca", "TCP/829", "enroll", "renew")
+		for _, f := range functions {
+			allow(f, "TCP/8012 TCP/8013 TCP/8112", "activator", "gateway")
+			allow(f, "TCP/8012 TCP/9090", "autoscaler")
+			allow(f, "TCP/9091", "prometheus")
+		}
+		sources := []string{"certificates-source", "secrets-source"}
+		allow("api", "TCP/6443", sources...)
+		allow("broker", "TCP/8080 TCP/8443", sources...)
+		allow("dns", "TCP/53 UDP/53", sources...)
+	}
+	allow("nats", "TCP/6222", "nats")
+	allow("nats", "TCP/8222 TCP/7777", "prometheus")
+	allow("dns", "TCP/53 UDP/53", "nats")
+	if a.model == "dedicated" {
+		// The namespace is the workload's: its other Pods are its own business, and none of them
+		// reaches certloop.
+		for name, e := range neighbours(a) {
+			if guarded := name == "nats" || name == "nats-box" || name == "stray"; guarded {
+				continue
+			}
+			for _, port := range e.ports {
+				allow(name, fmt.Sprintf("%s/%d", port.Protocol, port.Number), "stray")
+			}
+			allow("stray", "TCP/8080", name)
+		}
+	}
+	return found
+}
+
+func TestReachability(t *testing.T) {
+	for _, a := range arrangements() {
+		t.Run(a.String(), func(t *testing.T) {
+			all := a.objects(t)
+			got, want := reachable(cluster(t, a, all), ours(t, a, all), neighbours(a)), want(a)
+			for _, connection := range slices.Sorted(maps.Keys(got)) {
+				if !want[connection] {
+					t.Errorf("let through, and should not be: %s", connection)
+				}
+			}
+			for _, connection := range slices.Sorted(maps.Keys(want)) {
+				if !got[connection] {
+					t.Errorf("held up, and should not be: %s", connection)
+				}
+			}
+		})
+	}
+}
+
+// No policy is superfluous, and the test above would notice the loss of any.
+func TestEveryPolicyMatters(t *testing.T) {
+	for _, a := range arrangements() {
+		t.Run(a.String(), func(t *testing.T) {
+			all := a.objects(t)
+			c, mine, others, want := cluster(t, a, all), ours(t, a, all), neighbours(a), want(a)
+			policies := c.Policies
+			if len(policies) < 9 {
+				t.Fatalf("%d policies, want more", len(policies))
+			}
+			for i, p := range policies {
+				c.Policies = slices.Delete(slices.Clone(policies), i, i+1)
+				if maps.Equal(reachable(c, mine, others), want) {
+					t.Errorf("without %s/%s nothing changes", p.Namespace, p.Name)
+				}
+			}
+		})
+	}
+}
+
+// `certloop netpol audit` finds nothing to object to.
+func TestAudit(t *testing.T) {
+	for _, a := range arrangements() {
+		t.Run(a.String(), func(t *testing.T) {
+			all := a.objects(t)
+			c := cluster(t, a, all)
+			// The neighbours' namespaces are theirs.
+			maps.DeleteFunc(c.Namespaces, func(ns string, _ map[string]string) bool {
+				return ns != a.home() && ns != a.broker() && ns != "kube-system"
+			})
+			for _, name := range slices.Sorted(maps.Keys(ours(t, a, all))) {
+				p := *ours(t, a, all)[name].peer.Pod
+				p.Name = "Pod/" + name
+				c.Pods = append(c.Pods, p)
+			}
+			report := netpol.Audit(c, netpol.DefaultExclusions())
+			for _, f := range report.Findings {
+				t.Errorf("%s %s %s/%s %s", f.Level, f.Severity, f.Namespace, f.Object, f.Message)
+			}
+			if report.Pods != len(c.Pods) || report.Pods == 0 {
+				t.Errorf("%d Pods were judged, want %d", report.Pods, len(c.Pods))
+			}
+		})
+	}
+}
+
+// The other kinds of NATS and DNS, and what has no address, get policies too.
+func TestOtherNetworks(t *testing.T) {
+	a := arrangement{"knative", "dedicated"}
+	all := a.objects(t, `
+networkPolicy:
+  nats: {namespace: "", cidrs: [198.51.100.20/32]}
+  dns: {nodeLocalIP: 169.254.20.10}
+  otlp: {enabled: true}
+`)
+	c, mine := cluster(t, a, all), ours(t, a, all)
+	c.Namespaces["observability"] = map[string]string{"kubernetes.io/metadata.name": "observability"}
+	collector := pod("observability", map[string]string{"app.kubernetes.io/name": "opentelemetry-collector"}).peer
+	for name, tt := range map[string]struct {
+		to   netpol.Peer
+		port netpol.Port
+		want bool
+	}{
+		"nats outside":    {address("198.51.100.20").peer, tcp(4222)[0], true},
+		"nats inside":     {neighbours(a)["nats"].peer, tcp(4222)[0], false},
+		"node-local dns":  {address("169.254.20.10").peer, netpol.Port{Protocol: corev1.ProtocolUDP, Number: 53}, true},
+		"collector":       {collector, tcp(4317)[0], true},
+		"collector admin": {collector, tcp(8888)[0], false},
+	} {
+		if got := c.Allowed(mine["expiry-scan"].peer, tt.to, tt.port); got != tt.want {
+			t.Errorf("%s: reached %v, want %v", name, got, tt.want)
+		}
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(c.Policies), func(p networkingv1.NetworkPolicy) bool { return p.Namespace == a.home() })); n != 0 {
+		t.Errorf("%d policies are in other namespaces, want none where NATS is outside", n)
+	}
+}
+
+// The table in docs/network.md names every policy.
+func TestNetworkIsDocumented(t *testing.T) {
+	document, err := os.ReadFile(root + "/docs/network.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range of(arrangement{"knative", "shared"}.objects(t, "networkPolicy: {otlp: {enabled: true}}"), "NetworkPolicy") {
+		if name := strings.TrimPrefix(u.GetName(), release+"-"); !strings.Contains(string(document), "| `"+name+"` |") {
+			t.Errorf("docs/network.md does not explain %s", name)
+		}
+	}
+}
