@@ -150,10 +150,24 @@ func (a *attempt) report(ctx context.Context, out outcome) error {
 		if err != nil {
 			return ignoreGone(err)
 		}
+		if err := a.current(ctx); err != nil {
+			return err
+		}
 		a.cert.Status, a.cert.ResourceVersion = fresh.Status, fresh.ResourceVersion
 	}
 	a.tellOutcome(out)
 	return nil
+}
+
+// current makes sure that the record is still as this attempt knows it: whoever was
+// stalled between delivering and reporting must not tell of a certificate that its
+// successor has replaced. ledger.ErrConflict when it is not.
+func (a *attempt) current(ctx context.Context) error {
+	now, err := a.o.Ledger.Record(ctx, a.cert)
+	if err == nil && now.Version() != a.rec.Version() {
+		return fmt.Errorf("the record of %s is not what is reported: %w", a.key, ledger.ErrConflict)
+	}
+	return nil // one that cannot be read has been told of already
 }
 
 // ignoreGone: nobody misses the status of a configuration that was withdrawn meanwhile.
