@@ -44,9 +44,8 @@ func (s *Server) revocation(x *exchange) (answer, error) {
 	if named := t.SerialNumber != nil && t.Issuer != nil; !named && (t.SerialNumber != nil || t.PublicKeyInfo == nil) {
 		return answer{}, malformed(cmp.FailBadRequest, "rr must name one certificate, by issuer and serialNumber or by publicKey and subject")
 	}
-	id, err := s.revoke(x, &body[0])
 	status := cmp.StatusInfo{Status: cmp.StatusAccepted}
-	if err != nil {
+	if err := s.revoke(x, &body[0]); err != nil {
 		r := refusalOf(err)
 		if r.body {
 			return answer{}, err
@@ -54,38 +53,30 @@ func (s *Server) revocation(x *exchange) (answer, error) {
 		status = r.status()
 	}
 	rep := &cmp.RevRep{Status: []cmp.StatusInfo{status}}
-	if id.SerialNumber != nil {
-		rep.RevCerts = []cmp.CertID{id}
+	if t.SerialNumber != nil { // openssl cmp accepts no revCerts that differ from what it has sent
+		rep.RevCerts = []cmp.CertID{{Issuer: cmp.DirectoryName(t.Issuer), SerialNumber: t.SerialNumber}}
 	}
 	return answer{kind: cmp.TypeRP, body: rep}, nil
 }
 
-// revoke carries out one RevDetails and says which certificate it is about, as
-// far as that is known.
-func (s *Server) revoke(x *exchange, details *cmp.RevDetails) (id cmp.CertID, err error) {
-	t := &details.CertDetails
-	if t.SerialNumber != nil {
-		id = cmp.CertID{Issuer: cmp.DirectoryName(t.Issuer), SerialNumber: t.SerialNumber}
-	}
+// revoke carries out one RevDetails.
+func (s *Server) revoke(x *exchange, details *cmp.RevDetails) error {
 	code, err := reasonCode(details.CRLEntryDetails)
 	if err != nil {
-		return id, err
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire()
-	r, err := s.named(t)
+	r, err := s.named(&details.CertDetails)
 	if err != nil {
-		return id, err
-	}
-	if serial, ok := new(big.Int).SetString(r.Issued.Serial, 16); ok {
-		id = cmp.CertID{Issuer: cmp.DirectoryName(s.ca.issuing.RawSubject), SerialNumber: serial}
+		return err
 	}
 	defer x.sees(r)
 	if x.peer.Reference == "" && !r.Peer.same(x.peer) && string(x.peer.Certificate) != string(r.Issued.Certificate) {
-		return id, refuse(cmp.FailNotAuthorized, "rr is for who holds or requested the certificate")
+		return refuse(cmp.FailNotAuthorized, "rr is for who holds or requested the certificate")
 	}
-	return id, s.mark(r, code, x.now)
+	return s.mark(r, code, x.now)
 }
 
 // mark revokes a certificate, or takes it off hold.
