@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -46,13 +47,19 @@ type (
 		ExtraCerts []asn1.RawValue  `asn1:"explicit,tag:1"`
 	}
 	asn1Header struct {
-		PVNO              int
-		Sender, Recipient asn1.RawValue
-		MessageTime       time.Time     `asn1:"explicit,tag:0,generalized"`
-		ProtectionAlg     asn1Algorithm `asn1:"explicit,tag:1"`
-		SenderKID         []byte        `asn1:"explicit,optional,tag:2"`
-		TransactionID     []byte        `asn1:"explicit,tag:4"`
-		SenderNonce       []byte        `asn1:"explicit,tag:5"`
+		PVNO          int
+		Sender        asn1Name      `asn1:"explicit,tag:4"`
+		Recipient     asn1Name      `asn1:"explicit,tag:4"`
+		MessageTime   time.Time     `asn1:"explicit,tag:0,generalized"`
+		ProtectionAlg asn1Algorithm `asn1:"explicit,tag:1"`
+		SenderKID     []byte        `asn1:"explicit,optional,tag:2"`
+		TransactionID []byte        `asn1:"explicit,tag:4"`
+		SenderNonce   []byte        `asn1:"explicit,tag:5"`
+	}
+	asn1Name   []asn1RDNSET
+	asn1RDNSET []struct {
+		Type  asn1.ObjectIdentifier
+		Value asn1.RawValue
 	}
 	asn1Algorithm struct {
 		Algorithm  asn1.ObjectIdentifier
@@ -62,7 +69,7 @@ type (
 		CertReq struct {
 			CertReqID int
 			Template  struct {
-				Subject    asn1.RawValue   `asn1:"explicit,tag:5"`
+				Subject    asn1Name        `asn1:"explicit,tag:5"`
 				PublicKey  asn1PublicKey   `asn1:"tag:6"`
 				Extensions []asn1Extension `asn1:"tag:9"`
 			}
@@ -137,6 +144,60 @@ func BenchmarkEncode(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkCodecRatio compares decoding and encoding with encoding/asn1, the two
+// taking turns, in CPU time. It needs -benchtime 1x: its rounds are its own.
+func BenchmarkCodecRatio(b *testing.B) {
+	der := benchmarkRequest(b)
+	own := mustParse(b, der)
+	forget(own)
+	var other asn1Message
+	if _, err := asn1.Unmarshal(der, &other); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 0, 4096)
+	b.ReportMetric(turns(b, 20_000, 2_000, func() {
+		if _, err := ParseMessage(der); err != nil {
+			b.Fatal(err)
+		}
+	}, func() {
+		var m asn1Message
+		if _, err := asn1.Unmarshal(der, &m); err != nil {
+			b.Fatal(err)
+		}
+	}), "asn1÷decode")
+	b.ReportMetric(turns(b, 50_000, 1_500, func() {
+		if _, err := own.AppendDER(buf); err != nil {
+			b.Fatal(err)
+		}
+	}, func() {
+		if _, err := asn1.Marshal(other); err != nil {
+			b.Fatal(err)
+		}
+	}), "asn1÷encode")
+}
+
+// turns runs own, often, and other, less often, in turns, and gives the median
+// of how many times more CPU other needs.
+func turns(b *testing.B, often, less int, own, other func()) float64 {
+	b.Helper()
+	spent := func(n int, run func()) float64 {
+		start := cpuTime(b)
+		for range n {
+			run()
+		}
+		return float64(cpuTime(b)-start) / float64(n)
+	}
+	var ratios []float64
+	for range 15 {
+		first := spent(less, other)
+		mine := spent(often, own)
+		second := spent(less, other)
+		ratios = append(ratios, (first+second)/2/mine)
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2]
 }
 
 // counter is a source of bytes that are always the same, so that answers made

@@ -97,15 +97,15 @@ const sectionBody = "RFC 9810 §5.1.2"
 
 // body reads the CHOICE PKIBody.
 func (p *parser) body(depth int) (BodyType, Body) {
-	p.section = sectionBody
-	p.check(len(p.in) > 0 && p.in[0]&0xe0 == 0xa0 && int(p.in[0]&0x1f) < len(bodyNames), "body")
-	if !p.ok() {
+	p.section = inBody
+	if !p.more() || p.der[p.at]&0xe0 != 0xa0 || int(p.der[p.at]&0x1f) >= len(bodyNames) {
+		p.fail("body")
 		return 0, nil
 	}
-	t := BodyType(p.in[0] & 0x1f)
-	content := p.enter(explicit(uint8(t)), "body")
-	b := content.arm(t, depth)
-	content.end("body")
+	t := BodyType(p.der[p.at] & 0x1f)
+	body := p.enter(explicit(uint8(t)), "body")
+	b := p.arm(t, depth)
+	p.leave(body, "body")
 	return t, b
 }
 
@@ -127,7 +127,7 @@ func (p *parser) arm(t BodyType, depth int) Body {
 	case TypeNested:
 		return p.nested(depth)
 	case TypeGenM, TypeGenP:
-		p.section = sectionGeneral
+		p.section = inGeneral
 		return GenMsg(p.infos(t.String(), 0))
 	case TypeError:
 		return p.errorMsg()
@@ -195,15 +195,16 @@ func (b *ErrorMsg) append(w *writer) {
 }
 
 func (p *parser) errorMsg() Body {
-	q := p.sequenceAt(sectionError, "error")
-	b := &ErrorMsg{Status: q.statusInfo("error.pKIStatusInfo")}
-	if q.peek(tag.INTEGER) {
-		code := q.integer("error.errorCode")
+	content := p.enterAt(inError, "error")
+	b := new(ErrorMsg)
+	p.statusInfo(&b.Status, "error.pKIStatusInfo")
+	if p.peek(tag.INTEGER) {
+		code := p.integer("error.errorCode")
 		b.ErrorCode = &code
 	}
-	if q.more() {
-		b.ErrorDetails = q.utf8Strings("error.errorDetails")
+	if p.more() {
+		b.ErrorDetails = p.utf8Strings("error.errorDetails")
 	}
-	q.end("error")
+	p.leave(content, "error")
 	return b
 }

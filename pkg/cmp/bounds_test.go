@@ -277,11 +277,10 @@ func TestTimes(t *testing.T) {
 	} {
 		var w writer
 		w.primitive(24, []byte(text))
-		var f fault
-		p := parser{in: w.b, fault: &f}
+		p := newParser(w.b, inHeader)
 		got := p.generalizedTime("time")
 		if p.ok() != (want != "") || p.ok() && got.Format(time.RFC3339Nano) != want {
-			t.Errorf("%q: %s, %v, want %q", text, got, f.error(), want)
+			t.Errorf("%q: %s, %v, want %q", text, got, p.err(), want)
 		}
 	}
 }

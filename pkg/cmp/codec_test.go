@@ -274,6 +274,26 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// Encoding into memory that is there allocates nothing, whatever the message.
+func TestEncodingAllocatesNothing(t *testing.T) {
+	buf := make([]byte, 0, 1<<14)
+	for i := range bodyNames {
+		bodyType := BodyType(i)
+		t.Run(bodyType.String(), func(t *testing.T) {
+			for seed := range int64(15) {
+				m := maker{rand.New(rand.NewSource(seed))}.message(bodyType)
+				der, err := m.AppendDER(buf)
+				if err != nil || len(der) > cap(buf) {
+					t.Fatalf("%d bytes, %v", len(der), err)
+				}
+				if n := testing.AllocsPerRun(10, func() { _, _ = m.AppendDER(buf) }); n != 0 {
+					t.Errorf("%v allocations, want none, for %+v", n, m)
+				}
+			}
+		})
+	}
+}
+
 // all compares unexported fields too, and integers compares them by value.
 var (
 	all      = diff.Exporter(func(reflect.Type) bool { return true })
@@ -343,6 +363,7 @@ func TestSyntax(t *testing.T) {
 		"long transactionID":   {&Message{Header: long, Type: TypePKIConf, Body: PKIConf{}}, "header.transactionID"},
 		"sender is a dNSName":  {&Message{Header: other, Type: TypePKIConf, Body: PKIConf{}}, ""},
 		"sender is a SEQUENCE": {&Message{Header: wrong, Type: TypePKIConf, Body: PKIConf{}}, "header.sender"},
+		"tag of two octets":    {&Message{Header: header, Type: TypeKRP, Body: Opaque{0x1f, 1, 0}}, "body"},
 		"empty ir":             {&Message{Header: header, Type: TypeIR, Body: CertReqMessages{}}, "certReqMessages"},
 		"pkiconf with content": {&Message{Header: header, Type: TypeKRP, Body: Opaque{5, 0}}, ""},
 	} {
@@ -379,10 +400,10 @@ func TestFailInfoWithTrailingZeros(t *testing.T) {
 		"to four octets": {0x30, 10, 2, 1, 2, 3, 5, 0, 0x20, 0, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var f fault
-			p := parser{in: der, fault: &f}
-			s := p.statusInfo("status")
-			if err := f.error(); err != nil || s.FailInfo != FailBadRequest {
+			p := newParser(der, inStatus)
+			var s StatusInfo
+			p.statusInfo(&s, "status")
+			if err := p.err(); err != nil || s.FailInfo != FailBadRequest {
 				t.Fatalf("failInfo %s, %v, want badRequest", s.FailInfo, err)
 			}
 			var w writer

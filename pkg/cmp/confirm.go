@@ -42,27 +42,28 @@ func (w *writer) certStatus(s *CertStatus) {
 }
 
 func (p *parser) certConf() Body {
-	list := p.sequenceAt(sectionCertConf, "certConf")
+	list := p.enterAt(inCertConf, "certConf")
 	b := CertConf{}
-	for list.more() {
-		b = append(b, list.certStatus())
-		list.check(len(b) <= MaxEntries, "certConf")
+	for p.more() {
+		b = append(b, p.certStatus())
+		p.check(len(b) <= MaxEntries, "certConf")
 	}
+	p.leave(list, "certConf")
 	return b
 }
 
 func (p *parser) certStatus() CertStatus {
-	q := p.sequence("certConf")
-	s := CertStatus{CertHash: q.octets("certConf.certHash", MaxNonceBytes), CertReqID: q.integer("certConf.certReqId")}
-	if q.peek(tag.SEQUENCE) {
-		info := q.statusInfo("certConf.statusInfo")
-		s.StatusInfo = &info
+	outer := p.enter(tag.SEQUENCE, "certConf")
+	s := CertStatus{CertHash: p.octets("certConf.certHash", MaxNonceBytes), CertReqID: p.integer("certConf.certReqId")}
+	if p.peek(tag.SEQUENCE) {
+		s.StatusInfo = new(StatusInfo)
+		p.statusInfo(s.StatusInfo, "certConf.statusInfo")
 	}
-	if e, ok := q.optional(explicit(0), "certConf.hashAlg"); ok {
-		alg := e.algorithm("certConf.hashAlg")
-		e.end("certConf.hashAlg")
+	if e, ok := p.optional(explicit(0), "certConf.hashAlg"); ok {
+		alg := p.algorithm("certConf.hashAlg")
 		s.HashAlg = &alg
+		p.leave(e, "certConf.hashAlg")
 	}
-	q.end("certConf")
+	p.leave(outer, "certConf")
 	return s
 }

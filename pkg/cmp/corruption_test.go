@@ -364,13 +364,14 @@ type span struct{ start, content, end int }
 func elementsOf(der []byte, from, to, depth int) []span {
 	var out []span
 	for from < to {
-		content, element, ok := split(der[from:to])
-		if !ok {
+		p := newParser(der[from:to], inMessage)
+		end := p.header(p.anyTag("element"), "element")
+		if !p.ok() {
 			break
 		}
-		at := span{from, from + len(element) - len(content), from + len(element)}
+		at := span{from, from + p.at, from + end}
 		from = at.end
-		if len(content) == 0 || depth == 1 && der[at.start] == byte(explicit(1)) && at.end == len(der) {
+		if at.content == at.end || depth == 1 && der[at.start] == byte(explicit(1)) && at.end == len(der) {
 			continue
 		}
 		out = append(out, at)

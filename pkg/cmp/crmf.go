@@ -59,10 +59,9 @@ func (r *CertRequest) OldCertID() (id CertID, ok bool) {
 	if !ok {
 		return CertID{}, false
 	}
-	var f fault
-	p := parser{in: value, section: sectionControls, fault: &f}
+	p := newParser(value, inControls)
 	id = p.certID("controls.oldCertID")
-	p.end("controls.oldCertID")
+	p.done("controls.oldCertID")
 	return id, p.ok()
 }
 
@@ -108,18 +107,17 @@ func (r *CertRequest) text(controlType asn1.ObjectIdentifier) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	var f fault
-	p := parser{in: value, section: sectionControls, fault: &f}
-	text := p.enter(tag.UTF8String, "controls")
-	p.end("controls")
-	return string(text.in), p.ok() && utf8.Valid(text.in)
+	p := newParser(value, inControls)
+	text := p.content(tag.UTF8String, "controls")
+	p.done("controls")
+	return string(text), p.ok() && utf8.Valid(text)
 }
 
 func (p *parser) certID(field string) CertID {
-	q := p.sequenceAt(sectionControls, field)
-	id := CertID{Issuer: q.generalName(field)}
-	id.SerialNumber = q.bigInteger(tag.INTEGER, field)
-	q.end(field)
+	certID := p.enterAt(inControls, field)
+	id := CertID{Issuer: p.generalName(field)}
+	id.SerialNumber = p.bigInteger(tag.INTEGER, field)
+	p.leave(certID, field)
 	return id
 }
 
@@ -148,27 +146,28 @@ func (b CertReqMessages) append(w *writer) {
 }
 
 func (p *parser) certReqMessages() Body {
-	list := p.sequenceAt(sectionCertReq, "certReqMessages")
-	list.check(len(list.in) > 0, "certReqMessages")
-	b := p.fault.room.requests()
-	for list.more() {
-		b = append(b, CertReqMsg{})
-		list.certReqMsg(&b[len(b)-1])
-		list.check(len(b) <= MaxEntries, "certReqMessages")
+	list := p.enterAt(inCertReq, "certReqMessages")
+	p.check(p.more(), "certReqMessages")
+	b := take(&p.room.requests)
+	for p.more() {
+		b = longer(b)
+		p.certReqMsg(&b[len(b)-1])
+		p.check(len(b) <= MaxEntries, "certReqMessages")
 	}
-	return b
+	p.leave(list, "certReqMessages")
+	return CertReqMessages(b)
 }
 
 func (p *parser) certReqMsg(r *CertReqMsg) {
-	q := p.sequence("certReqMsg")
-	q.certRequest(&r.CertReq)
-	if q.more() && !q.peek(tag.SEQUENCE) {
-		q.popo(&r.POPO)
+	outer := p.enter(tag.SEQUENCE, "certReqMsg")
+	p.certRequest(&r.CertReq)
+	if p.more() && !p.peek(tag.SEQUENCE) {
+		p.popo(&r.POPO)
 	}
-	if q.more() {
-		r.RegInfo = q.attributes("regInfo")
+	if p.more() {
+		r.RegInfo = p.attributes("regInfo")
 	}
-	q.end("certReqMsg")
+	p.leave(outer, "certReqMsg")
 }
 
 func (w *writer) certReqMsg(r *CertReqMsg) {
@@ -182,13 +181,15 @@ func (w *writer) certReqMsg(r *CertReqMsg) {
 }
 
 func (p *parser) certRequest(r *CertRequest) {
-	q, raw := p.open(tag.SEQUENCE, "certReq")
-	r.CertReqID, r.received = q.integer("certReq.certReqId"), raw
-	q.certTemplate(&r.CertTemplate, "certReq.certTemplate")
-	if q.more() {
-		r.Controls = q.attributes("certReq.controls")
+	start := p.at
+	outer := p.enter(tag.SEQUENCE, "certReq")
+	r.CertReqID = p.integer("certReq.certReqId")
+	p.certTemplate(&r.CertTemplate, "certReq.certTemplate")
+	if p.more() {
+		r.Controls = p.attributes("certReq.controls")
 	}
-	q.end("certReq")
+	p.leave(outer, "certReq")
+	r.received = p.der[start:p.at:p.at]
 }
 
 func (w *writer) certRequest(r *CertRequest) {
@@ -207,15 +208,16 @@ func (w *writer) certRequest(r *CertRequest) {
 
 // attributes reads SEQUENCE SIZE (1..MAX) OF AttributeTypeAndValue.
 func (p *parser) attributes(field string) []AttributeTypeAndValue {
-	list := p.sequence(field)
-	list.check(len(list.in) > 0, field)
+	list := p.enter(tag.SEQUENCE, field)
+	p.check(p.more(), field)
 	var out []AttributeTypeAndValue
-	for list.more() {
-		q := list.sequence(field)
-		out = append(out, AttributeTypeAndValue{Type: q.oid(field), Value: q.element(field)})
-		q.end(field)
-		list.check(len(out) <= MaxEntries, field)
+	for p.more() {
+		entry := p.enter(tag.SEQUENCE, field)
+		out = append(out, AttributeTypeAndValue{Type: p.oid(field), Value: p.element(field)})
+		p.leave(entry, field)
+		p.check(len(out) <= MaxEntries, field)
 	}
+	p.leave(list, field)
 	return out
 }
 
@@ -278,32 +280,34 @@ func (b *CertRepMessage) append(w *writer) {
 }
 
 func (p *parser) certRepMessage() Body {
-	q := p.sequenceAt(sectionCertRep, "certRepMessage")
-	b := p.fault.room.response()
-	if e, ok := q.optional(explicit(1), "caPubs"); ok {
-		b.CAPubs = e.certificates("caPubs")
-		e.end("caPubs")
+	outer := p.enterAt(inCertRep, "certRepMessage")
+	b := p.newResponse()
+	if e, ok := p.optional(explicit(1), "caPubs"); ok {
+		b.CAPubs = p.certificates("caPubs")
+		p.leave(e, "caPubs")
 	}
-	list := q.sequence("response")
-	for list.more() {
-		b.Response = append(b.Response, CertResponse{})
-		list.certResponse(&b.Response[len(b.Response)-1])
-		list.check(len(b.Response) <= MaxEntries, "response")
+	list := p.enter(tag.SEQUENCE, "response")
+	for p.more() {
+		b.Response = longer(b.Response)
+		p.certResponse(&b.Response[len(b.Response)-1])
+		p.check(len(b.Response) <= MaxEntries, "response")
 	}
-	q.end("certRepMessage")
+	p.leave(list, "response")
+	p.leave(outer, "certRepMessage")
 	return b
 }
 
 func (p *parser) certResponse(r *CertResponse) {
-	q := p.sequence("response")
-	r.CertReqID, r.Status = q.integer("response.certReqId"), q.statusInfo("response.status")
-	if q.peek(tag.SEQUENCE) {
-		r.Certified = q.certifiedKeyPair()
+	outer := p.enter(tag.SEQUENCE, "response")
+	r.CertReqID = p.integer("response.certReqId")
+	p.statusInfo(&r.Status, "response.status")
+	if p.peek(tag.SEQUENCE) {
+		r.Certified = p.certifiedKeyPair()
 	}
-	if q.more() {
-		r.RspInfo = q.octets("response.rspInfo", MaxMessageBytes)
+	if p.more() {
+		r.RspInfo = p.octets("response.rspInfo", MaxMessageBytes)
 	}
-	q.end("response")
+	p.leave(outer, "response")
 }
 
 func (w *writer) certResponse(r *CertResponse) {
@@ -320,19 +324,19 @@ func (w *writer) certResponse(r *CertResponse) {
 }
 
 func (p *parser) certifiedKeyPair() *CertifiedKeyPair {
-	q := p.sequence("response.certifiedKeyPair")
+	outer := p.enter(tag.SEQUENCE, "response.certifiedKeyPair")
 	k := new(CertifiedKeyPair)
-	if e, ok := q.optional(explicit(0), "response.certifiedKeyPair.certificate"); ok {
-		k.Certificate = e.tagged(tag.SEQUENCE, "response.certifiedKeyPair.certificate")
-		e.end("response.certifiedKeyPair.certificate")
+	if e, ok := p.optional(explicit(0), "response.certifiedKeyPair.certificate"); ok {
+		k.Certificate = p.tagged(tag.SEQUENCE, "response.certifiedKeyPair.certificate")
+		p.leave(e, "response.certifiedKeyPair.certificate")
 	} else {
-		e := q.enter(explicit(1), "response.certifiedKeyPair.certOrEncCert")
-		k.Encrypted = e.element("response.certifiedKeyPair.encryptedCert")
-		e.end("response.certifiedKeyPair.encryptedCert")
+		e := p.enter(explicit(1), "response.certifiedKeyPair.certOrEncCert")
+		k.Encrypted = p.element("response.certifiedKeyPair.encryptedCert")
+		p.leave(e, "response.certifiedKeyPair.encryptedCert")
 	}
-	k.PrivateKey = q.taggedElement(0, "response.certifiedKeyPair.privateKey")
-	k.PublicationInfo = q.taggedElement(1, "response.certifiedKeyPair.publicationInfo")
-	q.end("response.certifiedKeyPair")
+	k.PrivateKey = p.taggedElement(0, "response.certifiedKeyPair.privateKey")
+	k.PublicationInfo = p.taggedElement(1, "response.certifiedKeyPair.publicationInfo")
+	p.leave(outer, "response.certifiedKeyPair")
 	return k
 }
 
@@ -350,12 +354,12 @@ func (w *writer) certifiedKeyPair(k *CertifiedKeyPair) {
 
 // taggedElement reads an optional [n] EXPLICIT element of any type.
 func (p *parser) taggedElement(n uint8, field string) []byte {
-	q, ok := p.optional(explicit(n), field)
+	e, ok := p.optional(explicit(n), field)
 	if !ok {
 		return nil
 	}
-	raw := q.element(field)
-	q.end(field)
+	raw := p.element(field)
+	p.leave(e, field)
 	return raw
 }
 

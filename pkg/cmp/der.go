@@ -15,42 +15,52 @@ func explicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific().Constructed
 // implicit is the context-specific primitive tag [n].
 func implicit(n uint8) tag.Tag { return tag.Tag(n).ContextSpecific() }
 
-// fault is the first thing found wrong with an input. All parsers of the input share it.
+// fault is the first thing found wrong with an input: a field, and the section
+// that says what it should be.
 type fault struct {
-	field, section string
-	path           string // of the enclosing field, for fields that begin with a dot
-	room           *room  // for what is found; nil: there is none
+	field   string
+	section section
 }
 
-func (f *fault) error() error {
-	if f.field == "" {
+// parser reads strict DER from front to back. It is one cursor for all of an
+// input: enter narrows what is left to the content of an element, and leave
+// widens it again. After the first fault nothing is left.
+type parser struct {
+	der     []byte
+	at, end int // der[at:end] is left of the element entered last
+	section section
+
+	fault fault
+	path  string // of the enclosing field, for fields that begin with a dot
+	room  room
+}
+
+func newParser(der []byte, section section) parser {
+	return parser{der: der, end: len(der), section: section}
+}
+
+// err is the fault as a [SyntaxError].
+func (p *parser) err() error {
+	if p.ok() {
 		return nil
 	}
-	return &SyntaxError{Field: f.field, Section: f.section}
-}
-
-// parser reads strict DER from front to back. After the first fault it reads
-// nothing more.
-type parser struct {
-	in      []byte
-	section string
-	fault   *fault
+	return &SyntaxError{Field: p.fault.field, Section: p.fault.section.String()}
 }
 
 func (p *parser) ok() bool { return p.fault.field == "" }
 
-func (p *parser) more() bool { return len(p.in) > 0 && p.ok() }
+func (p *parser) more() bool { return p.at < p.end }
 
 // fail notes a fault in a field. Paths are only put together here, since few
 // messages are wrong.
 func (p *parser) fail(field string) {
 	if p.ok() {
 		if field[0] == '.' {
-			field = p.fault.path + field
+			field = p.path + field
 		}
-		p.fault.field, p.fault.section = field, p.section
+		p.fault = fault{field, p.section}
 	}
-	p.in = nil
+	p.at, p.end = len(p.der), len(p.der)
 }
 
 func (p *parser) check(valid bool, field string) {
@@ -59,128 +69,123 @@ func (p *parser) check(valid bool, field string) {
 	}
 }
 
-// end complains about anything left over.
-func (p *parser) end(field string) {
-	if len(p.in) != 0 {
+// done complains about anything left over.
+func (p *parser) done(field string) {
+	if p.at != p.end {
 		p.fail(field)
 	}
 }
 
-// child is a parser of p's enclosed element.
-func (p *parser) child(content []byte) parser {
-	return parser{in: content, section: p.section, fault: p.fault}
-}
-
-// split takes the first element off b: low tag numbers only, and a definite
-// length in its shortest form (X.690 §10.1).
-func split(b []byte) (content, element []byte, ok bool) {
-	if len(b) < 2 || b[0]&0x1f == 0x1f {
-		return nil, nil, false
-	}
-	length, header := int(b[1]), 2
-	if length >= 0x80 {
-		size := length - 0x80
-		if size == 0 || size > 4 || len(b) < header+size || b[header] == 0 {
-			return nil, nil, false
-		}
-		length = 0
-		for _, c := range b[header : header+size] {
-			length = length<<8 | int(c)
-		}
-		if length < 0x80 {
-			return nil, nil, false
-		}
-		header += size
-	}
-	if length > len(b)-header {
-		return nil, nil, false
-	}
-	end := header + length
-	return b[header:end:end], b[:end:end], true
-}
-
-// next finds an element with the tag given at a place in b, if it is short: where
-// its content begins, and where it ends. The end is 0 if it is anything else.
-func next(b []byte, at int, t tag.Tag) (content, end int) {
-	if at+2 > len(b) || b[at] != byte(t) || b[at+1] >= 0x80 {
-		return 0, 0
-	}
-	content = at + 2
-	end = content + int(b[at+1])
-	if end > len(b) {
-		return 0, 0
-	}
-	return content, end
-}
-
-// peek tells whether the next element has a tag.
-func (p *parser) peek(t tag.Tag) bool { return len(p.in) > 0 && p.in[0] == byte(t) }
-
-// read takes off one element with the tag given. Most are short, so that they
-// are read here; split reads the others.
-func (p *parser) read(t tag.Tag, field string) (content, element []byte) {
-	if in := p.in; len(in) >= 2 && in[0] == byte(t) {
+// header reads the tag, which must be t, and the length of an element, and gives
+// the place where its content ends. Most elements are short.
+func (p *parser) header(t tag.Tag, field string) (end int) {
+	if in := p.der[p.at:max(p.at, p.end)]; len(in) >= 2 && in[0] == byte(t) {
 		if n := int(in[1]) + 2; n < 0x82 && n <= len(in) {
-			p.in = in[n:]
-			return in[2:n:n], in[:n:n]
+			p.at += 2
+			return p.at + n - 2
 		}
-		if content, element, ok := split(in); ok {
-			p.in = in[len(element):]
-			return content, element
+		if size, n := longLength(in[1:]); size > 0 {
+			p.at += 1 + size
+			return p.at + n
 		}
 	}
 	p.fail(field)
-	return nil, nil
+	return p.end
 }
 
-// enter reads one element and returns a parser of its content.
-func (p *parser) enter(t tag.Tag, field string) parser {
-	content, _ := p.read(t, field)
-	return p.child(content)
+// longLength reads a length of several octets: definite and in its shortest form
+// (X.690 §10.1), with as many octets after it. Its size is 0 if it is not that.
+func longLength(in []byte) (size, n int) {
+	size = int(in[0]) - 0x80 + 1
+	if size < 2 || size > 5 || len(in) < size || in[1] == 0 {
+		return 0, 0
+	}
+	for _, c := range in[1:size] {
+		n = n<<8 | int(c)
+	}
+	if n < 0x80 || n > len(in)-size {
+		return 0, 0
+	}
+	return size, n
 }
 
-func (p *parser) sequence(field string) parser { return p.enter(tag.SEQUENCE, field) }
+// around is what encloses an element that has been entered.
+type around struct {
+	end     int
+	section section
+}
 
-// sequenceAt enters a SEQUENCE that another section defines.
-func (p *parser) sequenceAt(section, field string) parser {
-	q := p.sequence(field)
-	q.section = section
-	return q
+// enter begins to read the content of an element with the tag given.
+func (p *parser) enter(t tag.Tag, field string) around {
+	outer := around{p.end, p.section}
+	p.end = p.header(t, field)
+	return outer
+}
+
+// leave goes back to what is around an element, which must have been read to its end.
+func (p *parser) leave(outer around, field string) {
+	p.done(field)
+	p.end, p.section = outer.end, outer.section
+}
+
+// enterAt enters a SEQUENCE that another section defines.
+func (p *parser) enterAt(section section, field string) around {
+	outer := p.enter(tag.SEQUENCE, field)
+	p.section = section
+	return outer
 }
 
 // optional enters an element if it is there.
-func (p *parser) optional(t tag.Tag, field string) (parser, bool) {
+func (p *parser) optional(t tag.Tag, field string) (outer around, ok bool) {
 	if !p.peek(t) {
-		return parser{fault: p.fault}, false
+		return outer, false
 	}
 	return p.enter(t, field), true
 }
 
-// open enters one element and gives it as a whole, too.
-func (p *parser) open(t tag.Tag, field string) (inner parser, element []byte) {
-	content, element := p.read(t, field)
-	return p.child(content), element
-}
+// peek tells whether the next element has a tag.
+func (p *parser) peek(t tag.Tag) bool { return p.at < p.end && p.der[p.at] == byte(t) }
 
-// element reads one element of any tag, header included. It does not look inside.
-func (p *parser) element(field string) []byte {
-	if len(p.in) == 0 {
-		p.fail(field)
-		return nil
-	}
-	return p.tagged(tag.Tag(p.in[0]), field)
+// left is what is left of the element entered last.
+func (p *parser) left() []byte { return p.der[p.at:max(p.at, p.end)] }
+
+// content reads one element with the tag given, without its header.
+func (p *parser) content(t tag.Tag, field string) []byte {
+	end := p.header(t, field)
+	b := p.der[p.at:end:end]
+	p.at = end
+	return b
 }
 
 // tagged reads one element with the tag given, header included.
 func (p *parser) tagged(t tag.Tag, field string) []byte {
-	_, element := p.read(t, field)
-	return element
+	start := p.at
+	p.at = p.header(t, field)
+	return p.der[start:p.at:p.at]
+}
+
+// element reads one element of any tag, header included. It does not look inside.
+func (p *parser) element(field string) []byte {
+	return p.tagged(p.anyTag(field), field)
+}
+
+// anyTag is the tag of the next element, which must be there. It has one octet:
+// nothing in CMP has a longer one.
+func (p *parser) anyTag(field string) tag.Tag {
+	if !p.more() || p.der[p.at]&0x1f == 0x1f {
+		p.fail(field)
+		return 0
+	}
+	return tag.Tag(p.der[p.at])
 }
 
 func (p *parser) integer(field string) int64 {
-	b, _ := p.read(tag.INTEGER, field)
-	p.check(len(b) > 0 && len(b) <= 8 && minimalInteger(b), field)
-	if !p.ok() {
+	b := p.content(tag.INTEGER, field)
+	if len(b) == 1 {
+		return int64(int8(b[0]))
+	}
+	if len(b) == 0 || len(b) > 8 || !minimalInteger(b) {
+		p.fail(field)
 		return 0
 	}
 	n := int64(int8(b[0]))
@@ -191,10 +196,9 @@ func (p *parser) integer(field string) int64 {
 }
 
 func (p *parser) bigInteger(t tag.Tag, field string) *big.Int {
-	content := p.enter(t, field)
-	b := content.in
-	p.check(len(b) > 0 && len(b) <= MaxNonceBytes && minimalInteger(b), field)
-	if !p.ok() {
+	b := p.content(t, field)
+	if len(b) == 0 || len(b) > MaxNonceBytes || !minimalInteger(b) {
+		p.fail(field)
 		return nil
 	}
 	n := new(big.Int).SetBytes(b)
@@ -208,36 +212,29 @@ func minimalInteger(b []byte) bool {
 	return len(b) < 2 || (b[0] != 0 || b[1]&0x80 != 0) && (b[0] != 0xff || b[1]&0x80 == 0)
 }
 
+// octets is not nil, so that an empty string can be told from none.
 func (p *parser) octets(field string, limit int) []byte {
-	content := p.enter(tag.OCTET_STRING, field)
-	p.check(len(content.in) <= limit, field)
-	if len(content.in) == 0 {
-		return []byte{} // present, and empty
-	}
-	return content.in
+	b := p.content(tag.OCTET_STRING, field)
+	p.check(len(b) <= limit, field)
+	return b
 }
 
 // bits reads a BIT STRING of whole octets.
-func (p *parser) bits(field string) []byte {
-	content := p.enter(tag.BIT_STRING, field)
-	return content.wholeOctets(field)
-}
-
-func (p *parser) wholeOctets(field string) []byte {
-	p.check(len(p.in) > 0 && p.in[0] == 0, field)
-	if !p.ok() {
+func (p *parser) bits(t tag.Tag, field string) []byte {
+	b := p.content(t, field)
+	if len(b) == 0 || b[0] != 0 {
+		p.fail(field)
 		return nil
 	}
-	return p.in[1:]
+	return b[1:]
 }
 
 func (p *parser) null(field string) {
-	content := p.enter(tag.NULL, field)
-	content.end(field)
+	p.check(len(p.content(tag.NULL, field)) == 0, field)
 }
 
 func (p *parser) boolean(field string) bool {
-	b, _ := p.read(tag.BOOLEAN, field)
+	b := p.content(tag.BOOLEAN, field)
 	p.check(len(b) == 1 && (b[0] == 0 || b[0] == 0xff), field)
 	return p.ok() && b[0] == 0xff
 }
@@ -255,14 +252,14 @@ func (p *parser) oid(field string) asn1.ObjectIdentifier {
 
 // utf8Strings reads SEQUENCE SIZE (1..MAX) OF UTF8String (PKIFreeText).
 func (p *parser) utf8Strings(field string) []string {
-	list := p.sequence(field)
-	list.check(len(list.in) > 0, field)
+	list := p.enter(tag.SEQUENCE, field)
+	p.check(p.more(), field)
 	var out []string
-	for list.more() {
-		s := list.enter(tag.UTF8String, field)
-		out = append(out, string(s.in))
-		list.check(len(out) <= MaxEntries, field)
+	for p.more() {
+		out = append(out, string(p.content(tag.UTF8String, field)))
+		p.check(len(out) <= MaxEntries, field)
 	}
+	p.leave(list, field)
 	return out
 }
 
@@ -275,9 +272,8 @@ const (
 )
 
 func (p *parser) generalizedTime(field string) time.Time {
-	content := p.enter(tag.GeneralizedTime, field)
-	year, rest := digits(content.in, 4)
-	return content.timeFrom(year, rest, field)
+	year, rest := digits(p.content(tag.GeneralizedTime, field), 4)
+	return p.timeFrom(year, rest, field)
 }
 
 // digits reads n decimal digits; -1 stands for anything else.
@@ -341,13 +337,14 @@ func fraction(b []byte) (nanoseconds int, rest []byte) {
 
 // time reads the CHOICE of UTCTime and GeneralizedTime (RFC 5280 §4.1.2.5).
 func (p *parser) time(field string) time.Time {
-	if content, ok := p.optional(tag.UTCTime, field); ok {
-		year, rest := digits(content.in, 2)
+	if p.peek(tag.UTCTime) {
+		text := p.content(tag.UTCTime, field)
+		year, rest := digits(text, 2)
 		if year >= 0 && year < 50 {
 			year += 100
 		}
-		content.check(year >= 0 && len(content.in) == len(utcTime), field)
-		return content.timeFrom(1900+year, rest, field)
+		p.check(year >= 0 && len(text) == len(utcTime), field)
+		return p.timeFrom(1900+year, rest, field)
 	}
 	t := p.generalizedTime(field)
 	p.check(!inUTCTime(t) && t.Nanosecond() == 0, field)

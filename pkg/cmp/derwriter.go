@@ -60,12 +60,14 @@ func (w *writer) bits(t tag.Tag, octets []byte) {
 	w.close(m)
 }
 
-func (w *writer) integer(n int64) {
+func (w *writer) integer(n int64) { w.integerAs(tag.INTEGER, n) }
+
+func (w *writer) integerAs(t tag.Tag, n int64) {
 	size := 1
 	for v := n; v > 0x7f || v < -0x80; v >>= 8 {
 		size++
 	}
-	m := w.open(tag.INTEGER)
+	m := w.open(t)
 	for size--; size >= 0; size-- {
 		w.b = append(w.b, byte(n>>(8*size)))
 	}
@@ -73,19 +75,29 @@ func (w *writer) integer(n int64) {
 }
 
 func (w *writer) bigInteger(t tag.Tag, n *big.Int) {
+	bits, negative := n.BitLen(), n.Sign() < 0
+	if negative && int(n.TrailingZeroBits()) == bits-1 {
+		bits-- // -128 has eight bits, 128 has nine
+	}
 	m := w.open(t)
-	switch {
-	case n.Sign() >= 0:
-		if n.BitLen()%8 == 0 {
-			w.b = append(w.b, 0)
-		}
-		w.b = append(w.b, n.Bytes()...)
-	default:
-		size := new(big.Int).Not(n).BitLen()/8 + 1
-		two := new(big.Int).Add(n, new(big.Int).Lsh(big.NewInt(1), uint(size)*8))
-		w.b = append(w.b, two.FillBytes(make([]byte, size))...)
+	w.b = append(w.b, make([]byte, bits/8+1)...)
+	octets := n.FillBytes(w.b[m:])
+	if negative {
+		complement(octets)
 	}
 	w.close(m)
+}
+
+// complement makes a number that is not zero its negative, in two's complement.
+func complement(b []byte) {
+	i := len(b) - 1
+	for b[i] == 0 {
+		i--
+	}
+	b[i] = -b[i]
+	for i--; i >= 0; i-- {
+		b[i] = ^b[i]
+	}
 }
 
 func (w *writer) boolean(v bool) {

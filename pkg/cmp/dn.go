@@ -204,10 +204,9 @@ func encode4514(kind, value string, isHex bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("value of %s: %w", kind, err)
 	}
-	var f fault
-	p := parser{in: der, fault: &f}
+	p := newParser(der, inName)
 	p.element(kind)
-	p.end(kind)
+	p.done(kind)
 	if !p.ok() {
 		return nil, fmt.Errorf("value of %s: not DER", kind)
 	}

@@ -38,8 +38,7 @@ func rdnText(rdn []ava) string {
 }
 
 func (a ava) kind() string {
-	var f fault
-	p := parser{in: []byte(a.oid), fault: &f}
+	p := newParser([]byte(a.oid), inName)
 	oid := p.oid("type")
 	for _, known := range attributes {
 		if known.oid.Equal(oid) {

@@ -138,10 +138,9 @@ func FuzzParseName(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var bad fault
-		p := parser{in: []byte(n), fault: &bad}
+		p := newParser(n, inName)
 		p.name("name")
-		if p.end("name"); !p.ok() {
+		if p.done("name"); !p.ok() {
 			t.Fatalf("%q gives %x", text, n)
 		}
 		again, err := ParseName(n.String())

@@ -68,21 +68,21 @@ func (c *Client) Ask(ctx context.Context, cfg Config, info InfoTypeAndValue) (Ge
 }
 
 // value returns the value of an info. nil: the CA has none.
-func (b GenMsg) value(infoType asn1.ObjectIdentifier, section string) (parser, bool) {
+func (b GenMsg) value(infoType asn1.ObjectIdentifier, in section) (parser, bool) {
 	value, ok := b.Info(infoType)
-	return parser{in: value, section: section, fault: new(fault)}, ok && value != nil
+	return newParser(value, in), ok && value != nil
 }
 
 // CACerts are the certificates in an answer to [InfoCACerts]. None is an
 // answer too. They are as trustworthy as who sent them, and no anchors by themselves.
 func (b GenMsg) CACerts() ([]*x509.Certificate, error) {
-	p, ok := b.value(InfoCACerts, sectionCACerts)
+	p, ok := b.value(InfoCACerts, inCACerts)
 	if !ok {
 		return nil, nil
 	}
 	ders := p.certificates("caCerts")
-	p.end("caCerts")
-	if err := p.fault.error(); err != nil {
+	p.done("caCerts")
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	return parseAll(ders), nil
@@ -111,17 +111,17 @@ func CRLStatusList(issuer Name, thisUpdate time.Time) InfoTypeAndValue {
 // CRLs are the revocation lists in an answer to [InfoCRLStatusList] or
 // [InfoCurrentCRL]. Their signatures have not been verified.
 func (b GenMsg) CRLs() ([]*x509.RevocationList, error) {
-	p, ok := b.value(InfoCRLs, sectionCRLs)
+	p, ok := b.value(InfoCRLs, inCRLs)
 	var ders [][]byte
 	if ok {
 		ders = p.certificates("crls")
-	} else if p, ok = b.value(InfoCurrentCRL, sectionGeneral); ok {
+	} else if p, ok = b.value(InfoCurrentCRL, inGeneral); ok {
 		ders = [][]byte{p.tagged(tag.SEQUENCE, "currentCRL")}
 	} else {
 		return nil, nil
 	}
-	p.end("crls")
-	if err := p.fault.error(); err != nil {
+	p.done("crls")
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	var lists []*x509.RevocationList
@@ -148,17 +148,17 @@ type RootCAKeyUpdate struct {
 // have the same key, and all have the subject of old: otherwise anybody could
 // slip in a root of his own.
 func (b GenMsg) RootCAKeyUpdate(old *x509.Certificate, now time.Time) (*RootCAKeyUpdate, error) {
-	p, ok := b.value(InfoRootCAKeyUpdate, sectionRootUpdate)
+	p, ok := b.value(InfoRootCAKeyUpdate, inRootUpdate)
 	if !ok {
 		return nil, nil
 	}
-	q := p.sequence("rootCaKeyUpdate")
-	p.end("rootCaKeyUpdate")
-	newWithNew := q.tagged(tag.SEQUENCE, "rootCaKeyUpdate.newWithNew")
-	newWithOld := q.taggedElement(0, "rootCaKeyUpdate.newWithOld")
-	oldWithNew := q.taggedElement(1, "rootCaKeyUpdate.oldWithNew")
-	q.end("rootCaKeyUpdate")
-	if err := p.fault.error(); err != nil {
+	update := p.enter(tag.SEQUENCE, "rootCaKeyUpdate")
+	newWithNew := p.tagged(tag.SEQUENCE, "rootCaKeyUpdate.newWithNew")
+	newWithOld := p.taggedElement(0, "rootCaKeyUpdate.newWithOld")
+	oldWithNew := p.taggedElement(1, "rootCaKeyUpdate.oldWithNew")
+	p.leave(update, "rootCaKeyUpdate")
+	p.done("rootCaKeyUpdate")
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	var u RootCAKeyUpdate
@@ -222,21 +222,20 @@ type RequestTemplate struct {
 // RequestTemplate is the answer to [InfoCertReqTemplate]; nil: the CA has no
 // wishes. The template has no public key, by definition.
 func (b GenMsg) RequestTemplate() (*RequestTemplate, error) {
-	p, ok := b.value(InfoCertReqTemplate, sectionCertReqTempl)
+	p, ok := b.value(InfoCertReqTemplate, inCertReqTemplate)
 	if !ok {
 		return nil, nil
 	}
-	q := p.sequence("certReqTemplate")
-	p.end("certReqTemplate")
+	content := p.enter(tag.SEQUENCE, "certReqTemplate")
 	out := new(RequestTemplate)
-	q.certTemplate(&out.Template, "certReqTemplate.certTemplate")
-	q.section = sectionCertReqTempl
-	q.check(out.Template.PublicKeyInfo == nil, "certReqTemplate.certTemplate.publicKey")
-	if q.more() {
-		q.keySpec(out)
+	p.certTemplate(&out.Template, "certReqTemplate.certTemplate")
+	p.check(out.Template.PublicKeyInfo == nil, "certReqTemplate.certTemplate.publicKey")
+	if p.more() {
+		p.keySpec(out)
 	}
-	q.end("certReqTemplate")
-	if err := p.fault.error(); err != nil {
+	p.leave(content, "certReqTemplate")
+	p.done("certReqTemplate")
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -245,7 +244,7 @@ func (b GenMsg) RequestTemplate() (*RequestTemplate, error) {
 func (p *parser) keySpec(out *RequestTemplate) {
 	const field = "certReqTemplate.keySpec"
 	for _, control := range p.attributes(field) {
-		q := p.child(control.Value)
+		q := newParser(control.Value, p.section)
 		switch {
 		case control.Type.Equal(oidAlgID):
 			out.Algorithms = append(out.Algorithms, q.algorithm(field))
@@ -254,6 +253,7 @@ func (p *parser) keySpec(out *RequestTemplate) {
 		default:
 			q.fail(field)
 		}
-		q.end(field)
+		q.done(field)
+		p.check(q.ok(), field)
 	}
 }

@@ -59,32 +59,33 @@ func (h *Header) Info(infoType asn1.ObjectIdentifier) (value []byte, ok bool) {
 }
 
 // parse reads the fields of a PKIHeader.
-func (h *Header) parse(p parser) {
+func (h *Header) parse(p *parser) {
+	header := p.enterAt(inHeader, "header")
 	h.PVNO = p.integer("header.pvno")
 	h.Sender = p.generalName("header.sender")
 	h.Recipient = p.generalName("header.recipient")
-	if q, ok := p.optional(explicit(0), "header.messageTime"); ok {
-		h.MessageTime = q.generalizedTime("header.messageTime")
-		q.end("header.messageTime")
+	if e, ok := p.optional(explicit(0), "header.messageTime"); ok {
+		h.MessageTime = p.generalizedTime("header.messageTime")
+		p.leave(e, "header.messageTime")
 	}
-	if q, ok := p.optional(explicit(1), "header.protectionAlg"); ok {
-		h.ProtectionAlg = q.algorithm("header.protectionAlg")
-		q.end("header.protectionAlg")
+	if e, ok := p.optional(explicit(1), "header.protectionAlg"); ok {
+		h.ProtectionAlg = p.algorithm("header.protectionAlg")
+		p.leave(e, "header.protectionAlg")
 	}
-	h.SenderKID = p.taggedOctets(2, "header.senderKID")
-	h.RecipKID = p.taggedOctets(3, "header.recipKID")
-	h.TransactionID = p.taggedOctets(4, "header.transactionID")
-	h.SenderNonce = p.taggedOctets(5, "header.senderNonce")
-	h.RecipNonce = p.taggedOctets(6, "header.recipNonce")
-	if q, ok := p.optional(explicit(7), "header.freeText"); ok {
-		h.FreeText = q.utf8Strings("header.freeText")
-		q.end("header.freeText")
+	p.taggedOctets(2, &h.SenderKID, "header.senderKID")
+	p.taggedOctets(3, &h.RecipKID, "header.recipKID")
+	p.taggedOctets(4, &h.TransactionID, "header.transactionID")
+	p.taggedOctets(5, &h.SenderNonce, "header.senderNonce")
+	p.taggedOctets(6, &h.RecipNonce, "header.recipNonce")
+	if e, ok := p.optional(explicit(7), "header.freeText"); ok {
+		h.FreeText = p.utf8Strings("header.freeText")
+		p.leave(e, "header.freeText")
 	}
-	if q, ok := p.optional(explicit(8), "header.generalInfo"); ok {
-		h.GeneralInfo = q.infos("header.generalInfo", 1)
-		q.end("header.generalInfo")
+	if e, ok := p.optional(explicit(8), "header.generalInfo"); ok {
+		h.GeneralInfo = p.infos("header.generalInfo", 1)
+		p.leave(e, "header.generalInfo")
 	}
-	p.end("header")
+	p.leave(header, "header")
 }
 
 func (w *writer) header(h *Header) {
@@ -120,25 +121,12 @@ func (w *writer) header(h *Header) {
 	w.close(m)
 }
 
-// taggedOctets reads an optional [n] EXPLICIT OCTET STRING.
-func (p *parser) taggedOctets(n uint8, field string) []byte {
-	if !p.peek(explicit(n)) {
-		return nil
+// taggedOctets reads an [n] EXPLICIT OCTET STRING, if it is there.
+func (p *parser) taggedOctets(n uint8, out *[]byte, field string) {
+	if e, ok := p.optional(explicit(n), field); ok {
+		*out = p.octets(field, MaxNonceBytes)
+		p.leave(e, field)
 	}
-	// nearly always both lengths have one octet: one look is enough then
-	if in := p.in; len(in) >= 4 && in[1] < 0x80 && in[2] == byte(tag.OCTET_STRING) && in[3]+2 == in[1] {
-		if end := int(in[1]) + 2; end <= len(in) {
-			p.in = in[end:]
-			return in[4:end:end]
-		}
-	}
-	q, ok := p.optional(explicit(n), field)
-	if !ok {
-		return nil
-	}
-	b := q.octets(field, MaxNonceBytes)
-	q.end(field)
-	return b
 }
 
 func (w *writer) taggedOctets(n uint8, b []byte) {
@@ -155,42 +143,18 @@ func (w *writer) taggedOctets(n uint8, b []byte) {
 }
 
 func (p *parser) algorithm(field string) AlgorithmIdentifier {
-	if a, ok := p.knownAlgorithm(); ok {
-		return a
-	}
-	q := p.sequence(field)
-	return q.algorithmFields(field)
-}
-
-// knownAlgorithm reads an AlgorithmIdentifier of an OID that is in the table
-// with short or no parameters; it reads nothing if this is not one.
-func (p *parser) knownAlgorithm() (a AlgorithmIdentifier, ok bool) {
-	start, end := next(p.in, 0, tag.SEQUENCE)
-	_, oidEnd := next(p.in[:end], start, tag.OBJECT_IDENTIFIER)
-	if oidEnd == 0 {
-		return a, false
-	}
-	if a.Algorithm = knownOIDs.find(p.in[start:oidEnd]); a.Algorithm == nil {
-		return a, false
-	}
-	if oidEnd < end {
-		_, element, ok := split(p.in[oidEnd:end])
-		if !ok || oidEnd+len(element) != end {
-			return a, false
-		}
-		a.Parameters = element
-	}
-	p.in = p.in[end:]
-	return a, true
+	outer := p.enter(tag.SEQUENCE, field)
+	a := p.algorithmFields(field)
+	p.leave(outer, field)
+	return a
 }
 
 func (p *parser) algorithmFields(field string) AlgorithmIdentifier {
-	p.section = sectionAlgorithm
+	p.section = inAlgorithm
 	a := AlgorithmIdentifier{Algorithm: p.oid(field)}
 	if p.more() {
 		a.Parameters = p.element(field)
 	}
-	p.end(field)
 	return a
 }
 
@@ -207,19 +171,21 @@ func (w *writer) algorithmFields(a AlgorithmIdentifier) {
 
 // infos reads SEQUENCE OF InfoTypeAndValue with at least least elements.
 func (p *parser) infos(field string, least int) []InfoTypeAndValue {
-	list := p.sequence(field)
-	out := p.fault.room.infoList()
-	for list.more() {
-		q := list.sequence(field)
-		itv := InfoTypeAndValue{Type: q.oid(field)}
-		if q.more() {
-			itv.Value = q.element(field)
+	list := p.enter(tag.SEQUENCE, field)
+	out := take(&p.room.infos)
+	for p.more() {
+		entry := p.enter(tag.SEQUENCE, field)
+		out = longer(out)
+		info := &out[len(out)-1]
+		info.Type = p.oid(field)
+		if p.more() {
+			info.Value = p.element(field)
 		}
-		q.end(field)
-		out = append(out, itv)
-		list.check(len(out) <= MaxEntries, field)
+		p.leave(entry, field)
+		p.check(len(out) <= MaxEntries, field)
 	}
-	list.check(len(out) >= least, field)
+	p.check(len(out) >= least, field)
+	p.leave(list, field)
 	return out
 }
 

@@ -270,12 +270,11 @@ var signatureHashes = map[x509.SignatureAlgorithm]crypto.Hash{
 
 // pssHash is the hash of RSASSA-PSS with parameters crypto/x509 does not name.
 func pssHash(c *x509.Certificate) (crypto.Hash, bool) {
-	var f fault
-	p := parser{in: c.Raw, fault: &f}
-	q := p.sequence("Certificate")
-	q.tagged(tag.SEQUENCE, "tbsCertificate")
-	a := q.algorithm("signatureAlgorithm")
-	if !q.ok() || !a.Algorithm.Equal(oidRSASSAPSS) {
+	p := newParser(c.Raw, inAlgorithm)
+	p.enter(tag.SEQUENCE, "Certificate")
+	p.tagged(tag.SEQUENCE, "tbsCertificate")
+	a := p.algorithm("signatureAlgorithm")
+	if !p.ok() || !a.Algorithm.Equal(oidRSASSAPSS) {
 		return 0, false
 	}
 	hash, _, _, err := pssFields(a.Parameters)

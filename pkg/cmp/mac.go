@@ -216,36 +216,34 @@ func (p *macParameters) baseKey(secret []byte) []byte {
 
 // parseMAC reads the parameters of either algorithm.
 func parseMAC(a AlgorithmIdentifier) (*macParameters, error) {
-	var f fault
-	p := parser{in: a.Parameters, fault: &f}
+	p := newParser(a.Parameters, inPBM)
 	out := new(macParameters)
 	switch {
 	case a.Algorithm.Equal(oidPasswordBasedMac):
-		p.section = sectionPBM
 		p.passwordBasedMac(out)
 	case a.Algorithm.Equal(oidPBMAC1):
-		p.section = sectionPBMAC1
+		p.section = inPBMAC1
 		p.pbmac1(out)
 	default:
 		return nil, fmt.Errorf("unknown MAC algorithm %s", a.Algorithm)
 	}
-	p.end("protectionAlg.parameters")
-	return out, f.error()
+	p.done("protectionAlg.parameters")
+	return out, p.err()
 }
 
 // passwordBasedMac reads a PBMParameter (RFC 9810 §5.1.3.1).
 func (p *parser) passwordBasedMac(out *macParameters) {
-	q := p.sequence("PBMParameter")
-	out.salt = q.octets("PBMParameter.salt", MaxSaltBytes)
-	owf := q.algorithm("PBMParameter.owf")
-	out.iterations = q.integer("PBMParameter.iterationCount")
-	mac := q.algorithm("PBMParameter.mac")
-	q.end("PBMParameter")
+	outer := p.enter(tag.SEQUENCE, "PBMParameter")
+	out.salt = p.octets("PBMParameter.salt", MaxSaltBytes)
+	owf := p.algorithm("PBMParameter.owf")
+	out.iterations = p.integer("PBMParameter.iterationCount")
+	mac := p.algorithm("PBMParameter.mac")
+	p.leave(outer, "PBMParameter")
 	var ok bool
 	out.owf, ok = hashByOID(owf.Algorithm)
-	q.check(ok, "PBMParameter.owf")
+	p.check(ok, "PBMParameter.owf")
 	out.mac, ok = hmacByOID(mac.Algorithm)
-	q.check(ok, "PBMParameter.mac")
+	p.check(ok, "PBMParameter.mac")
 }
 
 // passwordBasedMac encodes a PBMParameter; hashes have no parameters (RFC 5754 §2).
@@ -294,40 +292,41 @@ func hmacByOID(oid asn1.ObjectIdentifier) (crypto.Hash, bool) {
 // pbmac1 reads PBMAC1-params (RFC 8018 appendix A.5). Bouncy Castle names PBES2
 // as the function although what follows are the parameters of PBKDF2.
 func (p *parser) pbmac1(out *macParameters) {
-	q := p.sequence("PBMAC1-params")
-	kdf := q.algorithm("PBMAC1-params.keyDerivationFunc")
-	mac := q.algorithm("PBMAC1-params.messageAuthScheme")
-	q.end("PBMAC1-params")
-	q.check(kdf.Algorithm.Equal(oidPBKDF2) || kdf.Algorithm.Equal(oidPBES2), "PBMAC1-params.keyDerivationFunc")
+	outer := p.enter(tag.SEQUENCE, "PBMAC1-params")
+	function := p.enter(tag.SEQUENCE, "PBMAC1-params.keyDerivationFunc")
+	kdf := p.oid("PBMAC1-params.keyDerivationFunc")
+	p.check(kdf.Equal(oidPBKDF2) || kdf.Equal(oidPBES2), "PBMAC1-params.keyDerivationFunc")
+	p.pbkdf2(out)
+	p.leave(function, "PBMAC1-params.keyDerivationFunc")
+	mac := p.algorithm("PBMAC1-params.messageAuthScheme")
+	p.leave(outer, "PBMAC1-params")
 	var ok bool
 	out.mac, ok = hmacByOID(mac.Algorithm)
-	q.check(ok, "PBMAC1-params.messageAuthScheme")
-	inner := q.child(kdf.Parameters)
-	inner.pbkdf2(out)
-	inner.end("PBKDF2-params")
+	p.check(ok, "PBMAC1-params.messageAuthScheme")
+	if out.keyLength == 0 && p.ok() {
+		out.keyLength = int64(out.mac.Size())
+	}
 }
 
 // pbkdf2 reads PBKDF2-params (RFC 8018 appendix A.2). keyLength is optional and
 // then that of the MAC's hash; prf defaults to HMAC with SHA-1, and some encode
 // the default.
 func (p *parser) pbkdf2(out *macParameters) {
-	q := p.sequence("PBKDF2-params")
-	out.salt = q.octets("PBKDF2-params.salt", MaxSaltBytes)
-	out.iterations = q.integer("PBKDF2-params.iterationCount")
+	outer := p.enter(tag.SEQUENCE, "PBKDF2-params")
+	out.salt = p.octets("PBKDF2-params.salt", MaxSaltBytes)
+	out.iterations = p.integer("PBKDF2-params.iterationCount")
 	out.keyLength, out.owf = 0, crypto.SHA1
-	if q.peek(tag.INTEGER) {
-		out.keyLength = q.integer("PBKDF2-params.keyLength")
-		q.check(out.keyLength > 0, "PBKDF2-params.keyLength")
-	} else if q.ok() {
-		out.keyLength = int64(out.mac.Size())
+	if p.peek(tag.INTEGER) {
+		out.keyLength = p.integer("PBKDF2-params.keyLength")
+		p.check(out.keyLength > 0, "PBKDF2-params.keyLength")
 	}
-	if q.more() {
-		prf := q.algorithm("PBKDF2-params.prf")
+	if p.more() {
+		prf := p.algorithm("PBKDF2-params.prf")
 		var ok bool
 		out.owf, ok = hmacByOID(prf.Algorithm)
-		q.check(ok, "PBKDF2-params.prf")
+		p.check(ok, "PBKDF2-params.prf")
 	}
-	q.end("PBKDF2-params")
+	p.leave(outer, "PBKDF2-params")
 }
 
 // pbmac1 encodes PBMAC1-params.

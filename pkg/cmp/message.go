@@ -34,43 +34,44 @@ func parseMessage(der []byte, depth int) (*Message, error) {
 	if len(der) > MaxMessageBytes {
 		return nil, &SyntaxError{Field: "PKIMessage (too long)", Section: sectionMessage}
 	}
-	m, f := newRoom(der)
-	p := parser{in: der, section: sectionMessage, fault: f}
+	p := newParser(der, inMessage)
+	m := p.newMessage()
 	m.parse(&p, depth)
-	p.end("PKIMessage")
-	if err := f.error(); err != nil {
+	p.done("PKIMessage")
+	if err := p.err(); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
 func (m *Message) parse(p *parser, depth int) {
-	q := p.sequence("PKIMessage")
-	start := q.in
-	m.Header.parse(q.sequenceAt(sectionHeader, "header"))
-	m.Type, m.Body = q.body(depth)
-	m.received = start[:len(start)-len(q.in)]
-	q.section = sectionMessage
-	if e, ok := q.optional(explicit(0), "protection"); ok {
-		m.Protection = e.bits("protection")
-		e.end("protection")
+	message := p.enter(tag.SEQUENCE, "PKIMessage")
+	start := p.at
+	m.Header.parse(p)
+	m.Type, m.Body = p.body(depth)
+	m.received = p.der[start:p.at:p.at]
+	p.section = inMessage
+	if e, ok := p.optional(explicit(0), "protection"); ok {
+		m.Protection = p.bits(tag.BIT_STRING, "protection")
+		p.leave(e, "protection")
 	}
-	if e, ok := q.optional(explicit(1), "extraCerts"); ok {
-		m.ExtraCerts = e.certificates("extraCerts")
-		e.end("extraCerts")
+	if e, ok := p.optional(explicit(1), "extraCerts"); ok {
+		m.ExtraCerts = p.certificates("extraCerts")
+		p.leave(e, "extraCerts")
 	}
-	q.end("PKIMessage")
+	p.leave(message, "PKIMessage")
 }
 
 // certificates reads SEQUENCE SIZE (1..MAX) OF CMPCertificate without decoding them.
 func (p *parser) certificates(field string) [][]byte {
-	list := p.sequence(field)
-	list.check(len(list.in) > 0, field)
-	certs := p.fault.room.certificateList()
-	for list.more() {
-		certs = append(certs, list.tagged(tag.SEQUENCE, field))
-		list.check(len(certs) <= MaxExtraCerts, field)
+	list := p.enter(tag.SEQUENCE, field)
+	p.check(p.more(), field)
+	certs := take(&p.room.certs)
+	for p.more() {
+		certs = append(certs, p.tagged(tag.SEQUENCE, field))
+		p.check(len(certs) <= MaxExtraCerts, field)
 	}
+	p.leave(list, field)
 	return certs
 }
 

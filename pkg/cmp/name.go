@@ -36,42 +36,45 @@ func (n Name) Empty() bool { return len(n) <= 2 }
 
 // name reads a Name and checks its structure.
 func (p *parser) name(field string) Name {
-	rdns, raw := p.open(tag.SEQUENCE, field)
-	if plainName(rdns.in) {
-		return Name(raw)
-	}
-	rdns.section = sectionName
-	for n := 0; rdns.more(); n++ {
-		rdns.check(n < MaxNameRDNs, field)
-		rdn := rdns.enter(tag.SET, field)
-		rdn.check(len(rdn.in) > 0, field)
-		for rdn.more() {
-			ava := rdn.sequence(field)
-			ava.tagged(tag.OBJECT_IDENTIFIER, field)
-			ava.element(field)
-			ava.end(field)
+	start := p.at
+	name := p.enter(tag.SEQUENCE, field)
+	p.section = inName
+	for n := 0; p.more(); n++ {
+		p.check(n < MaxNameRDNs, field)
+		if size := plainRDN(p.left()); size > 0 {
+			p.at += size
+		} else {
+			p.rdn(field)
 		}
 	}
-	return Name(raw)
+	p.leave(name, field)
+	return Name(p.der[start:p.at:p.at])
 }
 
-// plainName tells at a glance that the content of a Name is as it should be:
-// few RDNs of one attribute each, none of them long.
-func plainName(b []byte) bool {
-	at := 0
-	for range MaxNameRDNs {
-		if at == len(b) {
-			return true
-		}
-		set, setEnd := next(b, at, tag.SET)
-		ava, avaEnd := next(b[:setEnd], set, tag.SEQUENCE)
-		_, typeEnd := next(b[:avaEnd], ava, tag.OBJECT_IDENTIFIER)
-		if typeEnd == 0 || avaEnd != setEnd || avaEnd-typeEnd < 2 || b[typeEnd]&0x1f == 0x1f || b[typeEnd+1] >= 0x80 || typeEnd+2+int(b[typeEnd+1]) != avaEnd {
-			return false
-		}
-		at = setEnd
+// rdn checks a RelativeDistinguishedName.
+func (p *parser) rdn(field string) {
+	set := p.enter(tag.SET, field)
+	p.check(p.more(), field)
+	for p.more() {
+		ava := p.enter(tag.SEQUENCE, field)
+		p.tagged(tag.OBJECT_IDENTIFIER, field)
+		p.element(field)
+		p.leave(ava, field)
 	}
-	return at == len(b)
+	p.leave(set, field)
+}
+
+// plainRDN is the size of the RDN that b begins with, if it is like most: one
+// attribute, and no length of more than one octet. 0 says nothing.
+func plainRDN(b []byte) int {
+	if len(b) < 8 || b[0] != byte(tag.SET) || b[2] != byte(tag.SEQUENCE) || b[4] != byte(tag.OBJECT_IDENTIFIER) {
+		return 0
+	}
+	size, value := int(b[1])+2, int(b[5])+6
+	if b[1] >= 0x80 || size > len(b) || int(b[3])+4 != size || value+2 > size || b[value]&0x1f == 0x1f || int(b[value+1])+value+2 != size {
+		return 0
+	}
+	return size
 }
 
 // GeneralName is the DER of a GeneralName, tag included (RFC 5280 §4.2.1.6).
@@ -92,22 +95,20 @@ func DirectoryName(n Name) GeneralName {
 
 // Name is the distinguished name in g, if g is a directoryName.
 func (g GeneralName) Name() (Name, bool) {
-	content, _, ok := split(g)
-	if !ok || tag.Tag(g[0]) != explicit(4) {
-		return nil, false
-	}
-	return Name(content), true
+	p := newParser(g, inName)
+	name := p.content(explicit(4), "directoryName")
+	return name, p.ok()
 }
 
 // generalName reads a GeneralName; the content of kinds other than directoryName is not looked at.
 func (p *parser) generalName(field string) GeneralName {
-	if len(p.in) > 0 && tag.Tag(p.in[0]) == explicit(4) {
-		q, raw := p.open(explicit(4), field)
-		q.name(field)
-		q.end(field)
-		return GeneralName(raw)
+	start := p.at
+	if e, ok := p.optional(explicit(4), field); ok {
+		p.name(field)
+		p.leave(e, field)
+		return GeneralName(p.der[start:p.at:p.at])
 	}
-	p.check(len(p.in) > 0 && p.in[0]&0xc0 == 0x80 && p.in[0]&0x1f <= 8, field)
+	p.check(p.more() && p.der[p.at]&0xc0 == 0x80 && p.der[p.at]&0x1f <= 8, field)
 	return GeneralName(p.element(field))
 }
 
@@ -127,30 +128,28 @@ type ava struct {
 
 // rdns takes a Name apart; ok is false if it is not one.
 func (n Name) rdns() (rdns [][]ava, ok bool) {
-	var f fault
-	p := parser{in: n, fault: &f}
-	list := p.sequence("name")
-	p.end("name")
-	for list.more() {
-		set := list.enter(tag.SET, "rdn")
+	p := newParser(n, inName)
+	name := p.enter(tag.SEQUENCE, "name")
+	for p.more() {
+		set := p.enter(tag.SET, "rdn")
 		var rdn []ava
-		for set.more() {
-			rdn = append(rdn, set.ava())
+		for p.more() {
+			rdn = append(rdn, p.ava())
 		}
+		p.leave(set, "rdn")
 		rdns = append(rdns, rdn)
 	}
+	p.leave(name, "name")
+	p.done("name")
 	return rdns, p.ok()
 }
 
 func (p *parser) ava() ava {
-	q := p.sequence("ava")
-	a := ava{oid: string(q.tagged(tag.OBJECT_IDENTIFIER, "type"))}
-	value := q.element("value")
-	q.end("ava")
-	if q.ok() {
-		a.tag = tag.Tag(value[0])
-		a.content, _, _ = split(value)
-	}
+	outer := p.enter(tag.SEQUENCE, "ava")
+	a := ava{oid: string(p.tagged(tag.OBJECT_IDENTIFIER, "type"))}
+	a.tag = p.anyTag("value")
+	a.content = p.content(a.tag, "value")
+	p.leave(outer, "ava")
 	return a
 }
 

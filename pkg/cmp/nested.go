@@ -27,15 +27,16 @@ func (b Nested) append(w *writer) {
 }
 
 func (p *parser) nested(depth int) Body {
-	list := p.sequence("nested")
-	list.check(depth == 0 && len(list.in) > 0, "nested")
+	list := p.enter(tag.SEQUENCE, "nested")
+	p.check(depth == 0 && p.more(), "nested")
 	b := Nested{}
-	for list.more() {
+	for p.more() {
 		m := new(Message)
-		m.parse(&list, depth+1)
+		m.parse(p, depth+1)
 		b = append(b, m)
-		list.check(len(b) <= MaxEntries, "nested")
+		p.check(len(b) <= MaxEntries, "nested")
 	}
+	p.leave(list, "nested")
 	return b
 }
 

@@ -121,13 +121,12 @@ func TestPitfall06PBMAlgorithms(t *testing.T) {
 			s.cfg.Credential, s.reply = secret, secret
 			tr := s.begin(t)
 			parameters := mustParse(t, tr.Step().Send).Header.ProtectionAlg.Parameters
-			var f fault
-			p := parser{in: parameters, fault: &f}
-			q := p.sequence("")
-			q.octets("", MaxSaltBytes)
-			gotOWF := q.algorithm("")
-			q.integer("")
-			gotMAC := q.algorithm("")
+			p := newParser(parameters, inPBM)
+			p.enter(0x30, "parameters")
+			p.octets("salt", MaxSaltBytes)
+			gotOWF := p.algorithm("owf")
+			p.integer("iterationCount")
+			gotMAC := p.algorithm("mac")
 			if !gotOWF.Algorithm.Equal(owfOID) || !gotMAC.Algorithm.Equal(macOID) {
 				t.Errorf("MAC %d, owf %d: sent %s and %s", mac, owf, gotMAC.Algorithm, gotOWF.Algorithm)
 			}

@@ -25,14 +25,15 @@ func (b PollReq) append(w *writer) {
 }
 
 func (p *parser) pollReq() Body {
-	list := p.sequenceAt(sectionPoll, "pollReq")
+	list := p.enterAt(inPoll, "pollReq")
 	b := PollReq{}
-	for list.more() {
-		q := list.sequence("pollReq")
-		b = append(b, q.integer("pollReq.certReqId"))
-		q.end("pollReq")
-		list.check(len(b) <= MaxEntries, "pollReq")
+	for p.more() {
+		entry := p.enter(tag.SEQUENCE, "pollReq")
+		b = append(b, p.integer("pollReq.certReqId"))
+		p.leave(entry, "pollReq")
+		p.check(len(b) <= MaxEntries, "pollReq")
 	}
+	p.leave(list, "pollReq")
 	return b
 }
 
@@ -63,18 +64,19 @@ func (b PollRep) append(w *writer) {
 }
 
 func (p *parser) pollRep() Body {
-	list := p.sequenceAt(sectionPoll, "pollRep")
+	list := p.enterAt(inPoll, "pollRep")
 	b := PollRep{}
-	for list.more() {
-		q := list.sequence("pollRep")
-		e := PollRepEntry{CertReqID: q.integer("pollRep.certReqId"), CheckAfter: q.integer("pollRep.checkAfter")}
-		if q.more() {
-			e.Reason = q.utf8Strings("pollRep.reason")
+	for p.more() {
+		entry := p.enter(tag.SEQUENCE, "pollRep")
+		e := PollRepEntry{CertReqID: p.integer("pollRep.certReqId"), CheckAfter: p.integer("pollRep.checkAfter")}
+		if p.more() {
+			e.Reason = p.utf8Strings("pollRep.reason")
 		}
-		q.end("pollRep")
+		p.leave(entry, "pollRep")
 		b = append(b, e)
-		list.check(len(b) <= MaxEntries, "pollRep")
+		p.check(len(b) <= MaxEntries, "pollRep")
 	}
+	p.leave(list, "pollRep")
 	return b
 }
 

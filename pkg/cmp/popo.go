@@ -37,15 +37,16 @@ type POPOSigningKey struct {
 }
 
 func (p *parser) popo(out *ProofOfPossession) {
-	p.section = sectionPOPO
-	if q, ok := p.optional(implicit(0), "popo.raVerified"); ok {
-		q.end("popo.raVerified")
+	p.section = inPOPO
+	if e, ok := p.optional(implicit(0), "popo.raVerified"); ok {
 		out.Type = POPRAVerified
+		p.leave(e, "popo.raVerified")
 		return
 	}
-	if q, ok := p.optional(explicit(1), "popo.signature"); ok {
+	if e, ok := p.optional(explicit(1), "popo.signature"); ok {
 		out.Type = POPSignature
-		q.popoSigningKey(&out.Signature)
+		p.popoSigningKey(&out.Signature)
+		p.leave(e, "popo.signature")
 		return
 	}
 	if out.Other = p.taggedElement(2, "popo.keyEncipherment"); out.Other != nil {
@@ -57,14 +58,13 @@ func (p *parser) popo(out *ProofOfPossession) {
 }
 
 func (p *parser) popoSigningKey(k *POPOSigningKey) {
-	if q, ok := p.optional(explicit(0), "popo.signature.poposkInput"); ok {
+	if p.peek(explicit(0)) {
 		var w writer
-		w.primitive(tag.SEQUENCE, q.in)
+		w.primitive(tag.SEQUENCE, p.content(explicit(0), "popo.signature.poposkInput"))
 		k.Input = w.b
 	}
 	k.Algorithm = p.algorithm("popo.signature.algorithmIdentifier")
-	k.Signature = p.bits("popo.signature.signature")
-	p.end("popo.signature")
+	k.Signature = p.bits(tag.BIT_STRING, "popo.signature.signature")
 }
 
 func (w *writer) popo(pop *ProofOfPossession) {
@@ -161,13 +161,12 @@ func (r *CertReqMsg) signedByPOP(proof *POPOSigningKey) ([]byte, error) {
 
 // inputKey is the SubjectPublicKeyInfo of the poposkInput.
 func (k *POPOSigningKey) inputKey() []byte {
-	var f fault
-	p := parser{in: k.Input, section: sectionPOPO, fault: &f}
-	q := p.sequence("poposkInput")
-	q.element("poposkInput.authInfo")
-	info := q.tagged(tag.SEQUENCE, "poposkInput.publicKey")
-	q.end("poposkInput")
-	if !q.ok() {
+	p := newParser(k.Input, inPOPO)
+	input := p.enter(tag.SEQUENCE, "poposkInput")
+	p.element("poposkInput.authInfo")
+	info := p.tagged(tag.SEQUENCE, "poposkInput.publicKey")
+	p.leave(input, "poposkInput")
+	if !p.ok() {
 		return nil
 	}
 	return info

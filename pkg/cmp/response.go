@@ -110,10 +110,9 @@ func confirmWaitTime(h *Header) time.Time {
 	if !ok {
 		return time.Time{}
 	}
-	var f fault
-	p := parser{in: value, fault: &f}
+	p := newParser(value, inHeader)
 	until := p.generalizedTime("confirmWaitTime")
-	p.end("confirmWaitTime")
+	p.done("confirmWaitTime")
 	if !p.ok() {
 		return time.Time{}
 	}

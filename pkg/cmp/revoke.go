@@ -43,19 +43,21 @@ func (b RevReq) append(w *writer) {
 }
 
 func (p *parser) revReq() Body {
-	list := p.sequenceAt(sectionRevReq, "rr")
+	list := p.enterAt(inRevReq, "rr")
 	b := RevReq{}
-	for list.more() {
-		q := list.sequence("rr")
-		var d RevDetails
-		q.certTemplate(&d.CertDetails, "rr.certDetails")
-		if e, ok := q.optional(tag.SEQUENCE, "rr.crlEntryDetails"); ok {
-			d.CRLEntryDetails = e.extensionFields("rr.crlEntryDetails")
+	for p.more() {
+		outer := p.enter(tag.SEQUENCE, "rr")
+		b = longer(b)
+		d := &b[len(b)-1]
+		p.certTemplate(&d.CertDetails, "rr.certDetails")
+		if e, ok := p.optional(tag.SEQUENCE, "rr.crlEntryDetails"); ok {
+			d.CRLEntryDetails = p.extensionFields("rr.crlEntryDetails")
+			p.leave(e, "rr.crlEntryDetails")
 		}
-		q.end("rr")
-		b = append(b, d)
-		list.check(len(b) <= MaxEntries, "rr")
+		p.leave(outer, "rr")
+		p.check(len(b) <= MaxEntries, "rr")
 	}
+	p.leave(list, "rr")
 	return b
 }
 
@@ -93,34 +95,37 @@ func (b *RevRep) append(w *writer) {
 }
 
 func (p *parser) revRep() Body {
-	q := p.sequenceAt(sectionRevRep, "rp")
+	outer := p.enterAt(inRevRep, "rp")
 	b := new(RevRep)
-	list := q.sequence("rp.status")
-	list.check(len(list.in) > 0, "rp.status")
-	for list.more() {
-		b.Status = append(b.Status, list.statusInfo("rp.status"))
-		list.check(len(b.Status) <= MaxEntries, "rp.status")
+	list := p.enter(tag.SEQUENCE, "rp.status")
+	p.check(p.more(), "rp.status")
+	for p.more() {
+		b.Status = longer(b.Status)
+		p.statusInfo(&b.Status[len(b.Status)-1], "rp.status")
+		p.check(len(b.Status) <= MaxEntries, "rp.status")
 	}
-	if e, ok := q.optional(explicit(0), "rp.revCerts"); ok {
-		b.RevCerts = e.certIDs("rp.revCerts")
-		e.end("rp.revCerts")
+	p.leave(list, "rp.status")
+	if e, ok := p.optional(explicit(0), "rp.revCerts"); ok {
+		b.RevCerts = p.certIDs("rp.revCerts")
+		p.leave(e, "rp.revCerts")
 	}
-	if e, ok := q.optional(explicit(1), "rp.crls"); ok {
-		b.CRLs = e.certificates("rp.crls")
-		e.end("rp.crls")
+	if e, ok := p.optional(explicit(1), "rp.crls"); ok {
+		b.CRLs = p.certificates("rp.crls")
+		p.leave(e, "rp.crls")
 	}
-	q.end("rp")
+	p.leave(outer, "rp")
 	return b
 }
 
 func (p *parser) certIDs(field string) []CertID {
-	list := p.sequence(field)
-	list.check(len(list.in) > 0, field)
+	list := p.enter(tag.SEQUENCE, field)
+	p.check(p.more(), field)
 	var out []CertID
-	for list.more() {
-		out = append(out, list.certID(field))
-		list.check(len(out) <= MaxEntries, field)
+	for p.more() {
+		out = append(out, p.certID(field))
+		p.check(len(out) <= MaxEntries, field)
 	}
+	p.leave(list, field)
 	return out
 }
 

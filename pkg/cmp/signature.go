@@ -247,36 +247,35 @@ func parsePSS(id AlgorithmIdentifier) (*scheme, error) {
 func pssFields(der []byte) (hash, mgf crypto.Hash, salt int64, err error) {
 	const field = "RSASSA-PSS-params"
 	hash, mgf, salt = crypto.SHA1, crypto.SHA1, 20
-	var f fault
-	p := parser{in: der, section: "RFC 4055 §3.1", fault: &f}
-	q := p.sequence(field)
-	p.end(field)
-	if e, ok := q.optional(explicit(0), field); ok {
-		hash = e.hash(field)
+	p := newParser(der, inPSS)
+	parameters := p.enter(tag.SEQUENCE, field)
+	if e, ok := p.optional(explicit(0), field); ok {
+		hash = p.hash(field)
+		p.leave(e, field)
 	}
-	if e, ok := q.optional(explicit(1), field); ok {
-		m := e.algorithm(field)
-		e.end(field)
-		e.check(m.Algorithm.Equal(oidMGF1), field)
-		inner := e.child(m.Parameters)
-		mgf = inner.hash(field)
+	if e, ok := p.optional(explicit(1), field); ok {
+		m := p.enter(tag.SEQUENCE, field)
+		p.check(p.oid(field).Equal(oidMGF1), field)
+		mgf = p.hash(field)
+		p.leave(m, field)
+		p.leave(e, field)
 	}
-	if e, ok := q.optional(explicit(2), field); ok {
-		salt = e.integer(field)
-		e.end(field)
+	if e, ok := p.optional(explicit(2), field); ok {
+		salt = p.integer(field)
+		p.leave(e, field)
 	}
-	if e, ok := q.optional(explicit(3), field); ok {
-		e.check(e.integer(field) == 1, field)
-		e.end(field)
+	if e, ok := p.optional(explicit(3), field); ok {
+		p.check(p.integer(field) == 1, field)
+		p.leave(e, field)
 	}
-	q.end(field)
-	return hash, mgf, salt, f.error()
+	p.leave(parameters, field)
+	p.done(field)
+	return hash, mgf, salt, p.err()
 }
 
-// hash reads the AlgorithmIdentifier of a hash, to the end of p.
+// hash reads the AlgorithmIdentifier of a hash.
 func (p *parser) hash(field string) crypto.Hash {
 	a := p.algorithm(field)
-	p.end(field)
 	h, ok := hashByOID(a.Algorithm)
 	p.check(ok, field)
 	return h

@@ -153,28 +153,28 @@ type StatusInfo struct {
 
 const sectionStatus = "RFC 9810 §5.2.3"
 
-func (p *parser) statusInfo(field string) StatusInfo {
-	q := p.sequence(field)
-	q.section, q.fault.path = sectionStatus, field
-	s := StatusInfo{Status: Status(q.integer(".status"))}
-	if q.peek(tag.SEQUENCE) {
-		s.Text = q.utf8Strings(".statusString")
+func (p *parser) statusInfo(s *StatusInfo, field string) {
+	info := p.enterAt(inStatus, field)
+	p.path = field
+	s.Status = Status(p.integer(".status"))
+	if p.peek(tag.SEQUENCE) {
+		s.Text = p.utf8Strings(".statusString")
 	}
-	if content, ok := q.optional(tag.BIT_STRING, ".failInfo"); ok {
-		s.failInfo(&content)
+	if p.peek(tag.BIT_STRING) {
+		p.failInfo(s)
 	}
-	q.end(field)
-	return s
+	p.leave(info, field)
 }
 
 // failInfo reads a named bit list. DER drops its trailing zeros (X.690 §11.2.2),
 // not everybody does, and an error message should not be lost for that.
-func (s *StatusInfo) failInfo(p *parser) {
-	p.check(len(p.in) >= 1 && len(p.in) <= 5, ".failInfo")
-	if !p.ok() {
+func (p *parser) failInfo(s *StatusInfo) {
+	content := p.content(tag.BIT_STRING, ".failInfo")
+	if len(content) < 1 || len(content) > 5 {
+		p.fail(".failInfo")
 		return
 	}
-	unused, octets := p.in[0], p.in[1:]
+	unused, octets := content[0], content[1:]
 	length := len(octets)*8 - int(unused)
 	var word uint32
 	for i, b := range octets {

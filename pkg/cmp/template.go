@@ -80,29 +80,36 @@ func (t *CertTemplate) settle() error {
 }
 
 func (p *parser) certTemplate(t *CertTemplate, field string) {
-	q := p.sequenceAt(sectionTemplate, field)
-	q.fault.path = field
-	q.templateSerial(t)
-	if e, ok := q.optional(explicit(3), ".issuer"); ok {
-		t.Issuer = e.name(".issuer")
-		e.end(".issuer")
+	template := p.enterAt(inTemplate, field)
+	p.path = field
+	p.templateSerial(t)
+	if e, ok := p.optional(explicit(3), ".issuer"); ok {
+		t.Issuer = p.name(".issuer")
+		p.leave(e, ".issuer")
 	}
-	if e, ok := q.optional(explicit(4), ".validity"); ok {
-		e.validity(t)
+	if e, ok := p.optional(explicit(4), ".validity"); ok {
+		p.validity(t)
+		p.leave(e, ".validity")
 	}
-	if e, ok := q.optional(explicit(5), ".subject"); ok {
-		t.Subject = e.name(".subject")
-		e.end(".subject")
+	if e, ok := p.optional(explicit(5), ".subject"); ok {
+		t.Subject = p.name(".subject")
+		p.leave(e, ".subject")
 	}
-	if e, ok := q.optional(explicit(6), ".publicKey"); ok {
-		t.PublicKeyInfo = e.publicKeyInfo(".publicKey")
+	if e, ok := p.optional(explicit(6), ".publicKey"); ok {
+		t.PublicKeyInfo = p.publicKeyInfo(".publicKey")
+		p.leave(e, ".publicKey")
 	}
-	t.IssuerUID = q.implicitBits(7, ".issuerUID")
-	t.SubjectUID = q.implicitBits(8, ".subjectUID")
-	if e, ok := q.optional(explicit(9), ".extensions"); ok {
-		t.Extensions = e.extensionFields(".extensions")
+	if p.peek(implicit(7)) {
+		t.IssuerUID = p.bits(implicit(7), ".issuerUID")
 	}
-	q.end(field)
+	if p.peek(implicit(8)) {
+		t.SubjectUID = p.bits(implicit(8), ".subjectUID")
+	}
+	if e, ok := p.optional(explicit(9), ".extensions"); ok {
+		t.Extensions = p.extensionFields(".extensions")
+		p.leave(e, ".extensions")
+	}
+	p.leave(template, field)
 }
 
 func (p *parser) templateSerial(t *CertTemplate) {
@@ -118,58 +125,50 @@ func (p *parser) templateSerial(t *CertTemplate) {
 		t.SerialNumber = p.bigInteger(implicit(1), ".serialNumber")
 	}
 	if e, ok := p.optional(explicit(2), ".signingAlg"); ok {
-		a := e.algorithmFields(".signingAlg")
+		a := p.algorithmFields(".signingAlg")
 		t.SigningAlg = &a
+		p.leave(e, ".signingAlg")
 	}
 }
 
 func (p *parser) validity(t *CertTemplate) {
-	t.emptyValidity = len(p.in) == 0
+	t.emptyValidity = !p.more()
 	if e, ok := p.optional(explicit(0), ".notBefore"); ok {
-		t.NotBefore = e.time(".notBefore")
-		e.end(".notBefore")
+		t.NotBefore = p.time(".notBefore")
+		p.leave(e, ".notBefore")
 	}
 	if e, ok := p.optional(explicit(1), ".notAfter"); ok {
-		t.NotAfter = e.time(".notAfter")
-		e.end(".notAfter")
+		t.NotAfter = p.time(".notAfter")
+		p.leave(e, ".notAfter")
 	}
-	p.end(".validity")
 }
 
 // publicKeyInfo checks the structure of the fields of a SubjectPublicKeyInfo
 // and gives them back under the tag of a SEQUENCE.
 func (p *parser) publicKeyInfo(field string) []byte {
-	content := p.in
+	content := p.left()
 	p.algorithm(field)
-	p.enter(tag.BIT_STRING, field)
-	p.end(field)
-	w := writer{b: p.fault.room.bytes(len(content) + 6)}
+	p.content(tag.BIT_STRING, field)
+	w := writer{b: take(&p.room.octets)}
 	w.primitive(tag.SEQUENCE, content)
 	return w.b
 }
 
-func (p *parser) implicitBits(n uint8, field string) []byte {
-	q, ok := p.optional(implicit(n), field)
-	if !ok {
-		return nil
-	}
-	return q.wholeOctets(field)
-}
-
 // extensionFields reads the content of Extensions (RFC 5280 §4.2).
 func (p *parser) extensionFields(field string) []pkix.Extension {
-	p.check(len(p.in) > 0, field)
-	out := p.fault.room.extensionList()
+	p.check(p.more(), field)
+	out := take(&p.room.extensions)
 	for p.more() {
-		q := p.sequence(field)
-		out = append(out, pkix.Extension{Id: q.oid(field)})
+		entry := p.enter(tag.SEQUENCE, field)
+		out = longer(out)
 		e := &out[len(out)-1]
-		if q.peek(tag.BOOLEAN) {
-			e.Critical = q.boolean(field)
-			q.check(e.Critical, field) // DER leaves the default out
+		e.Id = p.oid(field)
+		if p.peek(tag.BOOLEAN) {
+			e.Critical = p.boolean(field)
+			p.check(e.Critical, field) // DER leaves the default out
 		}
-		e.Value = q.octets(field, MaxMessageBytes)
-		q.end(field)
+		e.Value = p.octets(field, MaxMessageBytes)
+		p.leave(entry, field)
 		p.check(len(out) <= MaxEntries, field)
 	}
 	return out
@@ -190,7 +189,7 @@ func (w *writer) extensionFields(list []pkix.Extension) {
 func (w *writer) certTemplate(t *CertTemplate) {
 	m := w.open(tag.SEQUENCE)
 	if t.Version != nil {
-		w.bigInteger(implicit(0), big.NewInt(*t.Version))
+		w.integerAs(implicit(0), *t.Version)
 	}
 	if t.SerialNumber != nil {
 		w.bigInteger(implicit(1), t.SerialNumber)
