@@ -43,7 +43,7 @@ type Receiver struct {
 	HandlerTimeout time.Duration // deadline of one handler; 2 min when zero
 	Grace          time.Duration // what a handler still gets after the context of Consume has ended; 25 s when zero
 	MaxDeliver     uint64        // deliveries before an event is dead-lettered; 100 when zero, about three hours of failing
-	AckWait        time.Duration // silence after which JetStream delivers again; 20 s when zero
+	AckWait        time.Duration // silence after which JetStream delivers again; 1 s when zero
 	MinDelay       time.Duration // before the first redelivery; 1 s when zero
 	MaxDelay       time.Duration // before any redelivery; 2 min when zero
 }
@@ -52,7 +52,7 @@ func (r *Receiver) concurrency() int              { return or(r.Concurrency, 16)
 func (r *Receiver) handlerTimeout() time.Duration { return or(r.HandlerTimeout, 2*time.Minute) }
 func (r *Receiver) grace() time.Duration          { return or(r.Grace, 25*time.Second) }
 func (r *Receiver) maxDeliver() uint64            { return or(r.MaxDeliver, 100) }
-func (r *Receiver) ackWait() time.Duration        { return or(r.AckWait, 20*time.Second) }
+func (r *Receiver) ackWait() time.Duration        { return or(r.AckWait, time.Second) }
 func (r *Receiver) minDelay() time.Duration       { return or(r.MinDelay, time.Second) }
 func (r *Receiver) maxDelay() time.Duration       { return or(r.MaxDelay, 2*time.Minute) }
 
