@@ -100,6 +100,10 @@ test: build bin/kubeapi peers $(if $(shell command -v kubectl),,bin/kubectl) ## 
 	go -C test/kubeapi test ./internal/...
 	CERTLOOP_REQUIRE=all go test -count=1 -timeout=30m $(ARGS) ./...
 
+.PHONY: chaos
+chaos: bin/kubeapi peers ## kill, freeze and repeat everything, for about an hour: CHAOS="-seed=…" repeats a run
+	CERTLOOP_REQUIRE=all go test -count=1 -timeout=4h -v $(ARGS) ./test/chaos -kills=500 -each=20 -storm=100 -down=3m $(CHAOS)
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME
 	@tools/fuzz $(FUZZTIME)
@@ -115,8 +119,9 @@ lint: ## run the linters of .golangci.yml
 	cd test/kubeapi && $(TOOL) golangci-lint run ./...
 
 .PHONY: generate
-generate: ## write deep copies and CRDs from pkg/model
+generate: ## write deep copies, CRDs, JSON Schemas and what documents repeat, from pkg/model
 	$(TOOL) controller-gen object crd paths=./pkg/model output:crd:dir=deploy/knative/crds
+	go test ./pkg/model -run=Document -count=1 -update
 
 .PHONY: verify
 verify: generate ## check that modules are tidy, Go is formatted and what is generated is committed
@@ -124,4 +129,4 @@ verify: generate ## check that modules are tidy, Go is formatted and what is gen
 		if [ -n "$$untidy" ]; then echo "go mod tidy would change:$$untidy"; exit 1; fi
 	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
-	@git diff --exit-code -- deploy '**/zz_generated*.go'
+	@git diff --exit-code -- deploy docs pkg/model/schemas '**/zz_generated*.go'

@@ -38,10 +38,16 @@ func StartNATS(tb testing.TB) *NATS {
 		tb.Fatal("the NATS server does not start")
 	}
 	n.URL = s.ClientURL()
-	if err := delivery.Apply(tb.Context(), OpenBus(tb, n.URL).js, 1); err != nil {
+	OpenBus(tb, n.URL).ApplyStreams(tb)
+	return n
+}
+
+// ApplyStreams makes certloop's streams.
+func (b *Bus) ApplyStreams(tb testing.TB) {
+	tb.Helper()
+	if err := delivery.Apply(tb.Context(), b.js, 1); err != nil {
 		tb.Fatal(err)
 	}
-	return n
 }
 
 // Bus reads and writes the streams as an outsider does: a pipeline, an operator.
