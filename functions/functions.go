@@ -46,6 +46,7 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 			model.ResourceUpdate:      s.about(o.Observed),
 			model.ResourceDelete:      s.about(o.Observed),
 			model.EnrollmentRequested: s.about(o.Enroll),
+			model.RecreationRequested: s.about(o.Enroll),
 			model.InputChanged:        s.about(o.InputChanged),
 			model.SecretModified:      s.about(o.Enroll),
 			model.SecretDeleted:       s.about(o.Enroll),

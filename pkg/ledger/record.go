@@ -97,6 +97,10 @@ type Attempts struct {
 	Message string    `json:"message,omitempty"` // of the last failure
 	Parked  string    `json:"parked,omitempty"`  // what must change before the next attempt: digest of configuration and issuer
 	Orphans int64     `json:"orphans,omitempty"` // requests that were abandoned and may have been answered
+	// Refused counts certificates in a row that were issued and not acceptable.
+	Refused int64 `json:"refused,omitempty"`
+	// Insisted is what a person asked for and has not got yet.
+	Insisted string `json:"insisted,omitempty"`
 }
 
 // Contest is what is remembered of others who write the output.

@@ -188,7 +188,7 @@ func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event,
 			return nil, o.release(ctx, issuerKey(&c))
 		}
 		var c model.CMPCertificate
-		if in.DataAs(&c) == nil && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
+		if in.DataAs(&c) == nil && len(annotated(&c)) == 0 && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
 			return nil, nil
 		}
 		return o.obtain(ctx, key, ledger.ForEnrollment, in)

@@ -19,7 +19,7 @@ type view struct {
 	issuer  string // what a parked certificate waits for to change, besides its configuration
 	purpose string // what the event is for: ledger.ForEnrollment or ledger.ForRenewal
 	work    model.Work
-	cause   string // correlation id of the event
+	demand  demand
 	now     time.Time
 }
 
@@ -30,7 +30,7 @@ const (
 	comeBack action = iota // somebody is working on it: look again when the lease should be over
 	rest                   // it is not time yet
 	resume                 // go on with the transaction in flight
-	abandon                // end the transaction in flight, which is for another configuration, and begin
+	abandon                // end the transaction in flight, which is for what is not wanted any more, and begin
 	begin                  // begin a transaction
 	deliver                // nothing to ask of the CA: see to the output
 )
@@ -54,13 +54,22 @@ func decide(v view) action {
 // leaseOver: the record has not changed since somebody looked one lease ago, so its
 // holder is gone.
 func (v view) leaseOver() bool {
-	cameBack := v.work.Reason == model.WorkLease || v.work.Reason == model.WorkManual
-	return cameBack && v.work.Seen == v.rec.Version()
+	return cameBack(v.work) && v.work.Seen == v.rec.Version()
+}
+
+// cameBack: the work was put off for the length of a lease. What else it is for stays.
+func cameBack(w model.Work) bool {
+	switch w.Reason {
+	case model.WorkLease, model.WorkManual, model.WorkProbe, model.WorkRelease:
+		return true
+	default:
+		return false
+	}
 }
 
 func (v view) inFlight() action {
 	switch f := v.rec.Flight; {
-	case f.Config != v.config && f.Chain == nil:
+	case f.Chain == nil && (f.Config != v.config || v.overruled()):
 		return abandon
 	case f.NextPoll.After(v.now), v.tooEarly():
 		return rest
@@ -69,20 +78,22 @@ func (v view) inFlight() action {
 	}
 }
 
-// satisfied: what is in use fits the configuration and is not due, or being due is
-// the business of the other function.
-func (v view) satisfied() bool {
-	if !v.usable() {
-		return false
-	}
-	return v.purpose != ledger.ForRenewal || (!v.due() && !v.insisted())
+// overruled: the key update in flight is not what a person asks for.
+func (v view) overruled() bool {
+	return v.demand.kind == recreation && v.rec.Flight.Purpose == ledger.ForRenewal
 }
 
-// insisted: a person asked for a renewal that is not due, and now or earlier: it
-// stays asked for until it succeeds. The same request delivered once more is no new one.
-func (v view) insisted() bool {
-	again := v.work.Reason == model.WorkRetry && v.rec.Attempt.Failed > 0
-	return again || (v.work.Reason == model.WorkManual && v.rec.Current.Cause != v.cause)
+// joins: what a person asks for is what the transaction in flight will bring.
+func (v view) joins() bool {
+	f := v.rec.Flight
+	return f != nil && f.Chain == nil && f.Config == v.config &&
+		v.demand.kind != "" && v.demand.id != f.Cause && !v.overruled()
+}
+
+// satisfied: what is in use fits the configuration, nobody asks for another one, and it
+// is not due, or being due is the business of the other function.
+func (v view) satisfied() bool {
+	return v.usable() && v.demand.kind == "" && (v.purpose != ledger.ForRenewal || !v.due())
 }
 
 // usable: there is a certificate for this configuration, and it has not expired.
@@ -93,10 +104,14 @@ func (v view) usable() bool {
 
 func (v view) due() bool { return !v.now.Before(renewalTime(v.rec.Current, v.spec)) }
 
+// parked: the CA refused, and nothing has changed since that would make it answer otherwise.
 func (v view) parked() bool {
 	p := v.rec.Attempt.Parked
-	return p != "" && p == v.parkedFor() && v.work.Reason != model.WorkManual
+	return p != "" && p == v.parkedFor() && !v.insisted()
 }
+
+// insisted: a person asks, and had not asked before.
+func (v view) insisted() bool { return v.demand.fresh || v.demand.pressed }
 
 // parkedFor names the state in which the CA refused: the same question to the same
 // issuer has the same answer.
@@ -105,14 +120,23 @@ func (v view) parkedFor() string { return v.config + "@" + v.issuer }
 // tooEarly: an attempt failed and the next one is not due. What it waited for may
 // have come, and a person may insist.
 func (v view) tooEarly() bool {
-	asked := v.work.Reason == model.WorkManual || v.work.Reason == model.WorkDependency
-	return v.rec.Attempt.Next.After(v.now) && !asked && v.rec.Attempt.Parked == ""
+	return v.rec.Attempt.Next.After(v.now) && v.rec.Attempt.Parked == "" && !v.woken() && !v.insisted()
+}
+
+// woken: what the attempt waited for is there, or may be.
+func (v view) woken() bool {
+	switch v.work.Reason {
+	case model.WorkDependency, model.WorkProbe, model.WorkRelease:
+		return true
+	default:
+		return false
+	}
 }
 
 // request is what a new transaction is for: a key update while there is a certificate
-// to update, an initial request otherwise.
+// to update, an initial request otherwise, and where a person wants one.
 func (v view) request() string {
-	if v.usable() {
+	if v.usable() && v.demand.kind != recreation {
 		return ledger.ForRenewal
 	}
 	return ledger.ForEnrollment

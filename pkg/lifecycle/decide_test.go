@@ -42,9 +42,7 @@ func TestDecide(t *testing.T) {
 		{"due is renew's business", ledger.Record{Current: issued(20*time.Hour, "c")}, enroll, "", deliver},
 		{"due", ledger.Record{Current: issued(20*time.Hour, "c")}, renew, "", begin},
 		{"not due", ledger.Record{Current: issued(time.Hour, "c")}, renew, "", deliver},
-		{"a person insists", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkManual, begin},
-		{"a person insisted, and it failed", ledger.Record{Current: issued(time.Hour, "c"), Attempt: ledger.Attempts{Failed: 1, Next: noon}}, renew, model.WorkRetry, begin},
-		{"a retry after it succeeded", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkRetry, deliver},
+		{"a retry that is not due any more", ledger.Record{Current: issued(time.Hour, "c")}, renew, model.WorkRetry, deliver},
 		{"expired", ledger.Record{Current: issued(25*time.Hour, "c")}, enroll, "", begin},
 		{"configuration changed", ledger.Record{Current: issued(time.Hour, "old")}, enroll, "", begin},
 		{"after a failure", ledger.Record{Attempt: ledger.Attempts{Next: noon.Add(time.Second)}}, enroll, "", rest},
@@ -53,12 +51,57 @@ func TestDecide(t *testing.T) {
 		{"a failed poll rests too", ledger.Record{Flight: &ledger.Flight{Config: "c", NextPoll: noon.Add(-time.Minute)}, Attempt: ledger.Attempts{Next: noon.Add(time.Second)}}, enroll, "", rest},
 		{"parked", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/1"}}, enroll, model.WorkDependency, rest},
 		{"parked, the issuer changed", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/0"}}, enroll, "", begin},
-		{"parked, a person insists", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/1"}}, enroll, model.WorkManual, begin},
+		{"after a failure, the CA answers again", ledger.Record{Attempt: ledger.Attempts{Next: noon.Add(time.Second)}}, enroll, model.WorkRelease, begin},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := view{rec: &tc.rec, spec: &model.CMPCertificateSpec{}, config: "c", issuer: "i/1", purpose: tc.purpose, work: model.Work{Reason: tc.work}, cause: "event", now: noon}
+			v := view{rec: &tc.rec, spec: &model.CMPCertificateSpec{}, config: "c", issuer: "i/1", purpose: tc.purpose, work: model.Work{Reason: tc.work}, now: noon}
 			if got := decide(v); got != tc.want {
 				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// What a person asks for, by an event or an annotation.
+func TestDecideDemands(t *testing.T) {
+	const kur, ir = ledger.ForRenewal, ledger.ForEnrollment
+	flight := func(purpose, cause string) *ledger.Flight {
+		return &ledger.Flight{Config: "c", Purpose: purpose, Cause: cause, NextPoll: noon.Add(time.Minute)}
+	}
+	renew, recreate := demand{kind: renewal, id: "1"}, demand{kind: recreation, id: "1"}
+	first := func(d demand) demand { d.fresh = true; return d }
+	good, later := issued(time.Hour, "c"), noon.Add(time.Second)
+	for _, tc := range []struct {
+		name   string
+		rec    ledger.Record
+		demand demand
+		want   action
+		ask    string
+	}{
+		{"renewal", ledger.Record{Current: good}, first(renew), begin, kur},
+		{"renewal that failed", ledger.Record{Current: good, Attempt: ledger.Attempts{Failed: 1, Next: noon}}, renew, begin, kur},
+		{"renewal that failed just now", ledger.Record{Current: good, Attempt: ledger.Attempts{Failed: 1, Next: later}}, renew, rest, kur},
+		{"renewal of nothing", ledger.Record{}, first(renew), begin, ir},
+		{"recreation", ledger.Record{Current: good}, first(recreate), begin, ir},
+		{"recreation after a failure", ledger.Record{Attempt: ledger.Attempts{Failed: 1, Next: later}}, first(recreate), begin, ir},
+		{"parked", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/1"}}, first(recreate), begin, ir},
+		{"parked for it", ledger.Record{Current: good, Attempt: ledger.Attempts{Parked: "c@i/1"}}, recreate, rest, ir},
+		{"one more attempt", ledger.Record{Attempt: ledger.Attempts{Parked: "c@i/1"}}, demand{pressed: true}, begin, ir},
+		{"a key update is on its way", ledger.Record{Current: good, Flight: flight(kur, "0")}, first(renew), rest, kur},
+		{"recreation, and a key update is on its way", ledger.Record{Current: good, Flight: flight(kur, "0")}, first(recreate), abandon, ir},
+		{"recreation, and an initial request is on its way", ledger.Record{Current: good, Flight: flight(ir, "0")}, first(recreate), rest, ir},
+		{"recreation is on its way", ledger.Record{Current: good, Flight: flight(ir, "1")}, recreate, rest, ir},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := view{rec: &tc.rec, spec: &model.CMPCertificateSpec{}, config: "c", issuer: "i/1", purpose: ir, demand: tc.demand, now: noon}
+			if got := decide(v); got != tc.want {
+				t.Errorf("got action %d, want %d", got, tc.want)
+			}
+			if got := v.request(); got != tc.ask {
+				t.Errorf("got a request for %s, want %s", got, tc.ask)
+			}
+			if f := tc.rec.Flight; v.joins() != (f != nil && tc.want == rest && f.Cause != "1") {
+				t.Errorf("got joins %v", v.joins())
 			}
 		})
 	}

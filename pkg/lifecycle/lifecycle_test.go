@@ -290,7 +290,7 @@ func (r *rig) wantParked(name string) {
 	r.send(model.NewEvent(model.EnrollmentRequested, r.key(name), model.Work{Reason: model.WorkDependency}))
 	r.wantReady(name, false)
 	spec := r.issuer()
-	spec.Recipient = "/CN=changed"
+	spec.TotalTimeout = &metav1.Duration{Duration: 12 * time.Hour}
 	r.declare(model.IssuerUpdated, "ca", spec)
 	r.wantReady(name, true)
 }

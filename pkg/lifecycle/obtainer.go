@@ -63,7 +63,7 @@ func (o *Obtainer) lease() time.Duration {
 }
 
 // Enroll sees to it that a certificate exists and is delivered. It handles
-// enrollment.requested, secret.modified and secret.deleted.
+// enrollment.requested, recreation.requested, secret.modified and secret.deleted.
 func (o *Obtainer) Enroll(ctx context.Context, in event.Event) ([]event.Event, error) {
 	return o.handle(ctx, ledger.ForEnrollment, in)
 }
@@ -118,7 +118,7 @@ func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpos
 // other data.
 func workOf(in event.Event) (w model.Work) {
 	switch in.Type() {
-	case model.EnrollmentRequested, model.RenewalRequested:
+	case model.EnrollmentRequested, model.RenewalRequested, model.RecreationRequested:
 		_ = in.DataAs(&w) // absent data mean no particular reason
 	}
 	return w
@@ -135,6 +135,7 @@ type attempt struct {
 	ca       *authority
 	purpose  string
 	work     model.Work
+	demand   demand
 	config   string
 	facts    []event.Event
 	again    bool           // it is not the first look: somebody wrote meanwhile
@@ -153,6 +154,10 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.demand = demandOf(a.cert, a.rec, a.in, a.work)
+	if a.cert.Spec.Paused {
+		return a.stop(ctx)
+	}
 	if done, err := a.prepare(ctx); done || err != nil {
 		return err
 	}
@@ -165,11 +170,17 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		a.comeBack()
 		return nil
 	case rest:
+		if a.joined(v) {
+			if err := a.save(ctx, "join"); err != nil {
+				return err
+			}
+		}
 		return a.rest(ctx)
 	case resume:
+		a.joined(v)
 		return a.resume(ctx, v)
 	case abandon:
-		a.orphan("the configuration changed while the CA made us wait")
+		a.orphan("something else was asked for while the CA made us wait")
 		return a.begin(ctx, v)
 	case begin:
 		return a.begin(ctx, v)
@@ -179,18 +190,32 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// comeBack asks for another look one lease later. What a person insisted on stays
-// insisted on.
+// joined: what a person asks for is what the transaction in flight will bring; it is for
+// that from now on.
+func (a *attempt) joined(v view) bool {
+	if !v.joins() {
+		return false
+	}
+	a.rec.Flight.Cause = v.demand.id
+	return true
+}
+
+// comeBack asks for another look one lease later, for the reason there is now.
 func (a *attempt) comeBack() {
 	w := model.Work{Reason: model.WorkLease, Seen: a.rec.Version()}
-	if a.work.Reason == model.WorkManual {
-		w.Reason = model.WorkManual
+	if cameBack(a.work) {
+		w.Reason = a.work.Reason
 	}
-	a.later(a.o.now().Add(a.o.lease()), w)
+	due := a.o.now().Add(a.o.lease())
+	if a.in.Type() == model.RecreationRequested {
+		a.tell(model.Delay(model.NewEvent(model.RecreationRequested, a.key, w), due))
+		return
+	}
+	a.later(due, w)
 }
 
 func (a *attempt) view(ctx context.Context) (view, error) {
-	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, purpose: a.purpose, work: a.work, cause: model.Correlation(a.in), now: a.o.now()}
+	v := view{rec: a.rec, spec: &a.cert.Spec, config: a.config, purpose: a.purpose, work: a.work, demand: a.demand, now: a.o.now()}
 	if a.rec.Attempt.Parked == "" {
 		return v, nil
 	}

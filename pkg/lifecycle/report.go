@@ -21,6 +21,7 @@ type outcome struct {
 	message string
 	next    time.Time // when certloop goes on by itself; zero when it does not
 	parked  bool      // somebody must change something
+	missing bool      // something is looked for that certloop does not make
 	fact    string    // event type to tell, when it is news
 }
 
@@ -100,18 +101,29 @@ func (a *attempt) unmet(ctx context.Context, err error) error {
 	if !errors.As(err, &why) {
 		return err
 	}
-	if a.rec.Lease != nil {
+	if a.insist() || a.rec.Lease != nil {
 		if err := a.release(ctx); err != nil {
 			return err
 		}
 	}
 	next := a.o.now().Add(waitLonger(a.cert.Status.Attempts + 1))
 	a.later(next, model.Work{Reason: model.WorkDependency})
-	out := outcome{reason: why.reason, message: bounded(why.message), next: next}
+	out := outcome{reason: why.reason, message: bounded(why.message), next: next, missing: true}
 	if ready := meta.FindStatusCondition(a.cert.Status.Conditions, model.Ready); ready == nil || ready.Reason != why.reason {
 		out.fact = model.CertificateWaiting
 	}
 	return a.report(ctx, out)
+}
+
+// stop ends an attempt for a certificate that is paused. A transaction in flight stays as
+// it is; it goes on, or has timed out, when the pause is over.
+func (a *attempt) stop(ctx context.Context) error {
+	if a.insist() {
+		if err := a.save(ctx, "insist"); err != nil {
+			return err
+		}
+	}
+	return a.report(ctx, outcome{reason: "Paused", parked: true, message: "spec.paused is true: nothing is done for this certificate until it is false"})
 }
 
 // unmetError says what an attempt needs and does not find.
@@ -209,13 +221,14 @@ func (a *attempt) setStatus(out outcome) {
 	}
 	a.setCertificate(s)
 	a.setSecrets(s)
+	carriedOut(a.cert, a.rec)
 	a.setConditions(s, out)
 }
 
 // attempts counts failures, which the record remembers, and looks for something that
 // is missing, which only the status does.
 func (a *attempt) attempts(before int64, out outcome) int64 {
-	if out.reason == "" || a.rec.Attempt.Failed > 0 {
+	if !out.missing || a.rec.Attempt.Failed > 0 {
 		return a.rec.Attempt.Failed
 	}
 	return min(before+1, 100)

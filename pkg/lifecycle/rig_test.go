@@ -212,7 +212,8 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 	handlers := map[string]func(context.Context, event.Event) ([]event.Event, error){
 		model.ConfigCreated: o.ConfigDeclared, model.ConfigUpdated: o.ConfigDeclared, model.ConfigDeleted: o.ConfigWithdrawn,
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
-		model.EnrollmentRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
+		model.ResourceAdd: o.Observed, model.ResourceUpdate: o.Observed,
+		model.EnrollmentRequested: o.Enroll, model.RecreationRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
 		model.InputChanged:        o.InputChanged,
 		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew,
 		model.RefAdd: w.Changed, model.RefUpdate: w.Changed, model.RefDelete: w.Changed,

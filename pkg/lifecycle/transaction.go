@@ -12,9 +12,11 @@ import (
 	"github.com/certloop/certloop/pkg/model"
 )
 
-// begin stores a new key and a new transaction, and asks.
-func (a *attempt) begin(ctx context.Context, v view) error {
-	purpose := v.request()
+// begin makes a new transaction, for a key update or an initial request.
+func (a *attempt) begin(ctx context.Context, v view) error { return a.beginFor(ctx, v.request()) }
+
+// beginFor stores a new key and a new transaction, and asks.
+func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 	if err := a.authorize(ctx, purpose); err != nil {
 		return a.unmet(ctx, err)
 	}
@@ -30,15 +32,47 @@ func (a *attempt) begin(ctx context.Context, v view) error {
 	if err != nil {
 		return a.unmet(ctx, &unmetError{"ConfigInvalid", err.Error()})
 	}
-	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: model.Correlation(a.in), Signer: signedBy(a.ca.config.Credential)}
+	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: a.cause(), Signer: signedBy(a.ca.config.Credential)}
+	if a.rec.Attempt.Parked != "" { // that is over: something has changed
+		a.rec.Attempt = a.lasting()
+	}
+	a.insist()
 	if err := a.claim(ctx, tx); err != nil {
 		return err
 	}
 	return a.drive(ctx, tx, false)
 }
 
+// cause is what the certificate will have been issued for.
+func (a *attempt) cause() string {
+	if a.demand.kind != "" {
+		return a.demand.id
+	}
+	return model.Correlation(a.in)
+}
+
+// insist makes the record remember what a person asked for. It tells whether that is
+// something which would be lost otherwise.
+func (a *attempt) insist() bool {
+	if !a.demand.fresh {
+		return false
+	}
+	a.rec.Attempt.Insisted = a.demand.String()
+	return !a.demand.noted
+}
+
+// lasting is what of the attempts so far outlasts an answer of the CA that is no certificate.
+func (a *attempt) lasting() ledger.Attempts {
+	at := a.rec.Attempt
+	return ledger.Attempts{Orphans: at.Orphans, Refused: at.Refused, Insisted: at.Insisted}
+}
+
 // resume goes on with the transaction in flight, wherever it stands.
 func (a *attempt) resume(ctx context.Context, v view) error {
+	repeat := a.rec.Flight.NextPoll.IsZero()
+	if a.rec.Lease != nil && repeat && a.rec.Flight.Chain == nil {
+		account{a.rec}.lost() // with its holder
+	}
 	if err := a.authorize(ctx, a.rec.Flight.Purpose); err != nil {
 		return a.unmet(ctx, err)
 	}
@@ -51,10 +85,6 @@ func (a *attempt) resume(ctx context.Context, v view) error {
 		a.orphan("the stored transaction cannot be resumed: " + err.Error())
 		return a.begin(ctx, v)
 	}
-	repeat := a.rec.Flight.NextPoll.IsZero()
-	if a.rec.Lease != nil && repeat {
-		a.lost(tx.Step()) // with its holder
-	}
 	if err := a.claim(ctx, tx); err != nil {
 		return err
 	}
@@ -64,7 +94,7 @@ func (a *attempt) resume(ctx context.Context, v view) error {
 // lost counts a request that may have reached the CA, whose answer did not reach us.
 func (a *attempt) lost(step cmp.Step) {
 	if requests(step) {
-		a.rec.Flight.Lost++
+		account{a.rec}.lost()
 	}
 }
 
@@ -104,6 +134,9 @@ func (a *attempt) drive(ctx context.Context, tx *cmp.Transaction, repeat bool) e
 		}
 		next, err := a.exchange(ctx, tx, step)
 		switch {
+		case err == nil && a.useless(next.Issued):
+			a.sayGoodbye(ctx, tx.RejectCertificate(cmp.FailBadCertTemplate, "it is valid for less than "+leastValidity.String()))
+			return a.unwanted(ctx, fmt.Errorf("the certificate ends at %s, in less than %s", next.Issued.Certificate.NotAfter.UTC().Format(time.RFC3339), leastValidity))
 		case err == nil:
 			a.answered(step)
 			step, repeat = next, false
@@ -117,21 +150,29 @@ func (a *attempt) drive(ctx context.Context, tx *cmp.Transaction, repeat bool) e
 	return a.finish(ctx, step)
 }
 
+// leastValidity is how long a certificate must be good for to be of any use: one that is due
+// again before it is delivered would have the next one issued at once, and so on.
+const leastValidity = 5 * time.Second
+
+func (a *attempt) useless(issued *cmp.Issued) bool {
+	return issued != nil && a.rec.Flight.Chain == nil && issued.Certificate.NotAfter.Sub(a.o.now()) < leastValidity
+}
+
 // answered: a request got its answer, perhaps not the first time it was sent. A CA that
 // does not recognise it again has issued another certificate each time; nothing in
 // the answer tells.
 func (a *attempt) answered(step cmp.Step) {
-	f := a.rec.Flight
-	if !requests(step) || f.Lost == 0 {
+	if !requests(step) {
 		return
 	}
-	a.orphaned(f.Lost, fmt.Sprintf("the request was sent %d times until its answer came: a CA that does not know a transactionID again has issued as many certificates", f.Lost+1))
-	f.Lost = 0
+	if n := (account{a.rec}).answered(); n > 0 {
+		a.orphaned(a.rec.Flight.ID, fmt.Sprintf("the request was sent %d times until its answer came: a CA that does not know a transactionID again has issued as many certificates", n+1))
+	}
 }
 
-// forgotten: a CA that knows nothing of the transaction when it is asked to confirm
-// again has ended it, as it does when the first confirmation arrived. What it says for
-// sure, certConfirmed, package cmp takes for the yes that it is.
+// forgotten: the CA knows nothing of the transaction. When it is asked to confirm again, it has
+// ended it, as it does when the first confirmation arrived; what it says for sure,
+// certConfirmed, package cmp takes for the yes that it is. When it is polled, it has lost it.
 func forgotten(err error) bool {
 	var peer *cmp.Error
 	return errors.As(err, &peer) && peer.Verified && peer.Failure&(cmp.FailBadRequest|cmp.FailTransactionIDInUse) != 0
@@ -225,7 +266,7 @@ func (a *attempt) whileBeating(ctx context.Context, ask func(context.Context) ([
 // wait ends the attempt until the CA wants to be asked again.
 func (a *attempt) wait(ctx context.Context, tx *cmp.Transaction, step cmp.Step) error {
 	a.rec.Flight.NextPoll = a.o.now().Add(step.Wait)
-	a.rec.Attempt = ledger.Attempts{Orphans: a.rec.Attempt.Orphans}
+	a.rec.Attempt = a.lasting()
 	a.rec.Lease = nil
 	if err := a.keep(ctx, tx, "wait"); err != nil {
 		return err
@@ -248,7 +289,19 @@ func (a *attempt) finish(ctx context.Context, step cmp.Step) error {
 	if err := a.deliver(ctx); err != nil {
 		return err
 	}
+	a.goOn()
 	return a.wakeDependents(ctx)
+}
+
+// goOn: what a person asked for while this certificate was on its way is still to be done.
+func (a *attempt) goOn() {
+	switch d := a.demand; {
+	case d.kind == "" || d.doneIn(a.rec):
+	case d.kind == recreation:
+		a.tell(model.NewEvent(model.RecreationRequested, a.key, model.Work{}))
+	default:
+		a.tell(model.NewEvent(model.RenewalRequested, a.key, model.Work{Reason: model.WorkManual}))
+	}
 }
 
 // refused is the one place where an error of a transaction becomes what happens next.
@@ -272,8 +325,10 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	case errors.As(err, &peer) && repeat:
 		a.orphan("the CA refused to go on: " + peer.Error())
 		return a.startOver(ctx)
+	case errors.As(err, &peer) && step.Type == cmp.TypePollReq && forgotten(err):
+		a.orphan("the CA knows nothing of the transaction any more: " + peer.Error())
+		return a.failed(ctx, "CAUnavailable", peer)
 	case errors.As(err, &peer):
-		a.rec.Flight = nil
 		return a.rejected(ctx, peer)
 	default:
 		return a.distrusted(ctx, step, "ResponseInvalid", err, repeat)
@@ -300,9 +355,19 @@ func (a *attempt) startOver(ctx context.Context) error {
 	return a.begin(ctx, v)
 }
 
+// rejected: the CA refuses what was asked for, and has issued nothing for it.
 func (a *attempt) rejected(ctx context.Context, peer *cmp.Error) error {
-	if peer.Retryable() {
+	f := *a.rec.Flight
+	if n := (account{a.rec}).refused(); n > 0 {
+		a.orphaned(f.ID, "the CA refused the request when it was sent again: "+peer.Error())
+	}
+	switch {
+	case f.Purpose == ledger.ForRenewal && a.notUpdatable(peer):
+		return a.beginFor(ctx, ledger.ForEnrollment)
+	case peer.Retryable():
 		return a.failed(ctx, "CAUnavailable", peer)
+	case a.fixed():
+		return a.failed(ctx, "RejectedByCA", peer)
 	}
 	changed, err := a.changedMeanwhile(ctx)
 	if err != nil {
@@ -314,15 +379,28 @@ func (a *attempt) rejected(ctx context.Context, peer *cmp.Error) error {
 	return a.park(ctx, "RejectedByCA", peer)
 }
 
+// notUpdatable: the CA does not take a key update because of the certificate to be updated,
+// which it does not know, has revoked or does not trust any more. An initial request does not need it.
+func (a *attempt) notUpdatable(peer *cmp.Error) bool {
+	about := cmp.FailBadCertID | cmp.FailCertRevoked
+	if a.cert.Spec.Type == model.CMPIdentity || a.ca.issuer.Spec.Renewal.SignedBy != model.SignedByIdentity {
+		about |= cmp.FailSignerNotTrusted
+	}
+	return peer.Verified && peer.Failure&about != 0
+}
+
 // maxRefusals is how many unwanted certificates in a row a CA may issue before it is
 // left alone, and how often a spoilt answer is asked for again in the same transaction.
 const maxRefusals = 3
 
 // unwanted: the CA answered, authentically, with something else than what was asked
 // for. It was told so.
-func (a *attempt) unwanted(ctx context.Context, err *cmp.ReplyError) error {
-	a.orphan("refused: " + err.Error())
-	if at := a.rec.Attempt; at.Reason == "CertificateRefused" && at.Failed+1 >= maxRefusals {
+func (a *attempt) unwanted(ctx context.Context, err error) error {
+	id := a.rec.Flight.ID
+	account{a.rec}.unwanted()
+	a.orphaned(id, "refused: "+err.Error())
+	at := &a.rec.Attempt
+	if at.Refused++; at.Refused >= maxRefusals {
 		return a.park(ctx, "CertificateRefused", err)
 	}
 	return a.failed(ctx, "CertificateRefused", err)
@@ -342,15 +420,14 @@ func (a *attempt) distrusted(ctx context.Context, step cmp.Step, reason string, 
 // orphan gives up the transaction in flight. The CA may have issued a certificate
 // that nobody has: that is counted and told, never silent.
 func (a *attempt) orphan(why string) {
-	a.orphaned(max(1, a.rec.Flight.Lost), why)
-	a.rec.Flight = nil
+	id := a.rec.Flight.ID
+	account{a.rec}.abandoned()
+	a.orphaned(id, why)
 }
 
-// orphaned counts certificates that the CA may have issued and nobody has.
-func (a *attempt) orphaned(n int64, why string) {
-	id := a.rec.Flight.ID
-	a.rec.Attempt.Orphans += n
-	e := model.NewEvent(model.IssuanceMaybeOrphan, a.key, model.OrphanFact{TransactionID: id, Reason: why})
+// orphaned tells that the CA may have issued certificates in a transaction that nobody has.
+func (a *attempt) orphaned(id, why string) {
+	e := model.NewEvent(model.IssuanceMaybeOrphan, a.key, model.OrphanFact{TransactionID: id, Reason: bounded(why)})
 	e.SetID(model.DerivedID(model.IssuanceMaybeOrphan, string(a.cert.UID), id, fmt.Sprint(a.rec.Attempt.Orphans)))
 	a.tell(e)
 }

@@ -110,6 +110,7 @@ func Kinds() []Kind {
 		{Ping, []Verb{Scan, Watch}, false, "A PingSource ticked."},
 		{EnrollmentRequested, []Verb{Enroll}, false, "Look at this certificate again: a poll, a retry or a lease is due, or what it waited for has come."},
 		{RenewalRequested, []Verb{Renew}, true, "Renew this certificate now, or go on with its renewal."},
+		{RecreationRequested, []Verb{Enroll}, true, "Obtain a new certificate by an initial request, whatever there is; an attempt that was parked begins again."},
 		{InputChanged, []Verb{Enroll}, true, "A Secret that an issuer names has changed, appeared or gone."},
 		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
 		{IssuerReady, nil, true, "An issuer can be used."},
@@ -241,9 +242,9 @@ type ObjectReference struct {
 	Name       string `json:"name"`
 }
 
-// Work is the data of enrollment.requested and renewal.requested.
+// Work is the data of enrollment.requested, renewal.requested and recreation.requested.
 type Work struct {
-	// Reason says why: poll, retry, lease, dependency, manual, probe.
+	// Reason says why: poll, retry, lease, dependency, manual, probe, release.
 	Reason string `json:"reason,omitempty"`
 	// Seen is the resourceVersion of the record at the time of asking. If it is still
 	// the same one lease later nothing happened since: the holder of the lease is gone.
@@ -257,7 +258,8 @@ const (
 	WorkLease      = "lease"
 	WorkDependency = "dependency"
 	WorkManual     = "manual"
-	WorkProbe      = "probe" // try the CA although its circuit is open
+	WorkProbe      = "probe"   // try the CA although its circuit is open
+	WorkRelease    = "release" // the CA answers again
 )
 
 // CertificateFact is the data of certificate.issued, .renewed, .restored, .expiring and .expired.
