@@ -80,7 +80,7 @@ func (c *ca) identity(ctx context.Context) func(key string) (*cmp.Signer, error)
 
 // enrol obtains a certificate for a new key by shared secret.
 func (c *ca) enrol(ctx context.Context, kind, commonName string) (*cmp.Signer, error) {
-	key, err := generate(kind)
+	key, err := generateShared(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -268,8 +268,8 @@ func (a *attempt) reject(ctx context.Context) error {
 }
 
 // revoke revokes a certificate.
-func (a *attempt) revoke(ctx context.Context, victim *x509.Certificate) error {
-	status, err := a.ca.client.Revoke(ctx, a.config(), cmp.Revocation{Certificate: victim, Reason: cmp.ReasonSuperseded})
+func (a *attempt) revoke(ctx context.Context, what cmp.Revocation) error {
+	status, err := a.ca.client.Revoke(ctx, a.config(), what)
 	if err == nil && status.Status != cmp.StatusAccepted {
 		return fmt.Errorf("status %s, want accepted", status.Status)
 	}
@@ -292,33 +292,4 @@ func orNothing(err error) error {
 		return errors.New("what was asked for")
 	}
 	return err
-}
-
-// caCerts asks for the CA's certificates, of which its root must be one.
-func (a *attempt) caCerts(ctx context.Context) error {
-	answer, err := a.ca.client.Ask(ctx, a.config(), cmp.InfoTypeAndValue{Type: cmp.InfoCACerts})
-	if err != nil {
-		return err
-	}
-	certs, err := answer.CACerts()
-	if err == nil && !slices.ContainsFunc(certs, a.ca.root.Equal) {
-		err = fmt.Errorf("got %d certificates, none of which is the root", len(certs))
-	}
-	return err
-}
-
-// currentCRL asks for the CA's revocation list, which the CA must have signed.
-func (a *attempt) currentCRL(ctx context.Context) error {
-	answer, err := a.ca.client.Ask(ctx, a.config(), cmp.InfoTypeAndValue{Type: cmp.InfoCurrentCRL})
-	if err != nil {
-		return err
-	}
-	lists, err := answer.CRLs()
-	if err == nil && len(lists) != 1 {
-		err = fmt.Errorf("got %d revocation lists, want 1", len(lists))
-	}
-	if err != nil {
-		return err
-	}
-	return lists[0].CheckSignatureFrom(a.ca.root)
 }

@@ -20,6 +20,9 @@ func (r *rig) testOpenSSLCA(t *testing.T) {
 	grants := startIssuingCA(t, dir+"/openssl-ca", "-implicit")
 	waits := startIssuingCA(t, dir+"/openssl-ca", "-poll", polls)
 	r.testIssuing(t, pairOpenSSLCA, grants, waits, newKeys)
+	for _, key := range opensslKeys {
+		r.testAuthority(t, pairOpenSSLCA, startIssuingCA(t, dir+"/openssl-ca", "-newkey", key), key)
+	}
 }
 
 func (r *rig) testBouncyCastleCA(t *testing.T) {
@@ -35,7 +38,46 @@ func (r *rig) testBouncyCastleCA(t *testing.T) {
 	java := []string{"-XX:+UseSerialGC", "-Xmx128m", "-jar", dir + "/bouncycastle-ca.jar"}
 	grants := startIssuingCA(t, "java", append(java, "-implicit")...)
 	waits := startIssuingCA(t, "java", append(java, "-poll", polls)...)
-	r.testIssuing(t, pairBouncy, grants, waits, fewKeys)
+	r.testIssuing(t, pairBouncy, grants, waits, newKeys)
+	confirms := startIssuingCA(t, "java", append(java, "-poll_confirm", polls)...)
+	r.testWaiting(t, pairBouncy, confirms, map[string]func(ctx context.Context, a *attempt) error{
+		opWaitConfirm: func(ctx context.Context, a *attempt) error {
+			return a.inSteps(ctx, a.config(), cmp.TypeCR, cmp.TypeCertConf, cmp.TypePollReq, cmp.TypePollReq)
+		},
+	})
+	for _, algorithm := range bouncyAlgorithms {
+		c := startIssuingCA(t, "java", append(java, "-alg", algorithm.java)...)
+		r.testAuthority(t, pairBouncy, c, algorithm.name)
+	}
+}
+
+// bouncyAlgorithms are what a CA on Bouncy Castle signs with, besides ECDSA on P-256.
+var bouncyAlgorithms = []struct{ name, java string }{
+	{"RSA PKCS #1 SHA-512", "SHA512withRSA"}, {"RSA-PSS SHA-256", "SHA256withRSAandMGF1"}, {"Ed25519", "Ed25519"},
+}
+
+// opensslKeys are the keys of CAs on libcrypto, besides P-256; those with Ed25519
+// can issue, but protect their messages by MAC only.
+var opensslKeys = []string{keyP384, keyP521, keyRSA, keyRSA4096, keyEd25519}
+
+// testAuthority enrols and confirms with a CA that signs with something else, and
+// looks at what else it signs.
+func (r *rig) testAuthority(t *testing.T, pair string, c *ca, signs string) {
+	for i := range protections {
+		p := &protections[i]
+		if p.name != "PBM HMAC-SHA256" && (p.name != "ECDSA P-256" || pair == pairOpenSSLCA && signs == keyEd25519) {
+			continue
+		}
+		r.one(t, c, cell{pair: pair, operation: opAuthority, protection: p.name, key: signs}, p, func(ctx context.Context, a *attempt) error {
+			if err := a.inSteps(ctx, a.config(), cmp.TypeCR, cmp.TypeCertConf); err != nil {
+				return err
+			}
+			if err := a.currentCRL(ctx); err != nil {
+				return err
+			}
+			return a.rootUpdate(ctx)
+		})
+	}
 }
 
 // testIssuing runs the cells of a CA that issues for the requested key. There
@@ -54,11 +96,27 @@ func (r *rig) testIssuing(t *testing.T, pair string, grants, waits *ca, others [
 			return a.inSteps(ctx, cfg, cmp.TypeCR)
 		})
 		one(opReject, func(ctx context.Context, a *attempt) error { return a.reject(ctx) })
-		one(opRR, func(ctx context.Context, a *attempt) error { return a.revokeNew(ctx, p) })
-		one(opCACerts, func(ctx context.Context, a *attempt) error { return a.caCerts(ctx) })
-		one(opCurrentCRL, func(ctx context.Context, a *attempt) error { return a.currentCRL(ctx) })
+		one(opNested, func(ctx context.Context, a *attempt) error { return a.nested(ctx) })
+		for operation, by := range revocations {
+			one(operation, func(ctx context.Context, a *attempt) error { return a.revokeNew(ctx, p, by) })
+		}
+		for operation, ask := range questions {
+			one(operation, func(ctx context.Context, a *attempt) error { return ask(a, ctx) })
+		}
+		if p.name == "PBM HMAC-SHA256" || p.name == "ECDSA P-256" {
+			one(opRRReasons, func(ctx context.Context, a *attempt) error { return a.revokeForEachReason(ctx, pair == pairBouncy) })
+		}
 	}
-	r.testWaiting(t, pair, waits)
+	r.testWaiting(t, pair, waits, map[string]func(ctx context.Context, a *attempt) error{
+		opPolling: func(ctx context.Context, a *attempt) error {
+			return a.inSteps(ctx, a.config(), cmp.TypeCR, cmp.TypePollReq, cmp.TypePollReq, cmp.TypeCertConf)
+		},
+		opPollingP10CR: func(ctx context.Context, a *attempt) error {
+			cfg := a.config()
+			cfg.ImplicitConfirm = true // not granted
+			return a.inSteps(ctx, cfg, cmp.TypeP10CR, cmp.TypePollReq, cmp.TypePollReq, cmp.TypeCertConf)
+		},
+	})
 }
 
 // requests are the operations that obtain a certificate.
@@ -112,33 +170,8 @@ func (c *ca) attempt(ctx context.Context, p *protection, w *wish) (*attempt, err
 	return &attempt{ca: c, credential: credential, wish: w, old: old.Certificate}, nil
 }
 
-// revokeNew revokes a certificate made for the purpose: by its own signature, or by the shared secret.
-func (a *attempt) revokeNew(ctx context.Context, p *protection) error {
-	victim, err := a.ca.enrol(ctx, p.identityKey(), "victim")
-	if err != nil {
-		return err
-	}
-	if own, ok := a.credential.(*cmp.Signer); ok {
-		a.credential = &cmp.Signer{Key: victim.Key, Certificate: victim.Certificate, PSS: own.PSS, Hash: own.Hash}
-	}
-	if err := a.revoke(ctx, victim.Certificate); err != nil {
-		return err
-	}
-	return a.useless(ctx, victim)
-}
-
 // testWaiting polls under all protections at the same time.
-func (r *rig) testWaiting(t *testing.T, pair string, c *ca) {
-	operations := map[string]func(ctx context.Context, a *attempt) error{
-		opPolling: func(ctx context.Context, a *attempt) error {
-			return a.inSteps(ctx, a.config(), cmp.TypeCR, cmp.TypePollReq, cmp.TypePollReq, cmp.TypeCertConf)
-		},
-		opPollingP10CR: func(ctx context.Context, a *attempt) error {
-			cfg := a.config()
-			cfg.ImplicitConfirm = true // not granted
-			return a.inSteps(ctx, cfg, cmp.TypeP10CR, cmp.TypePollReq, cmp.TypePollReq, cmp.TypeCertConf)
-		},
-	}
+func (r *rig) testWaiting(t *testing.T, pair string, c *ca, operations map[string]func(ctx context.Context, a *attempt) error) {
 	var mu sync.Mutex
 	outcomes := map[cell]error{}
 	var all sync.WaitGroup

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/certloop/certloop/pkg/cmp"
@@ -54,6 +55,30 @@ func generate(kind string) (crypto.Signer, error) {
 		return key, err
 	}
 	return nil, fmt.Errorf("no generator for %s", kind)
+}
+
+// largeKeys are keys that take long to make, one of each type, for certificates
+// that may share one.
+var largeKeys = struct {
+	sync.Mutex
+	byKind map[string]crypto.Signer
+}{byKind: map[string]crypto.Signer{}}
+
+// generateShared is generate, where a key may have been used before.
+func generateShared(kind string) (crypto.Signer, error) {
+	if kind != keyRSA && kind != keyRSA4096 {
+		return generate(kind)
+	}
+	largeKeys.Lock()
+	defer largeKeys.Unlock()
+	if key := largeKeys.byKind[kind]; key != nil {
+		return key, nil
+	}
+	key, err := generate(kind)
+	if err == nil {
+		largeKeys.byKind[kind] = key
+	}
+	return key, err
 }
 
 func mustGenerate(t testing.TB, kind string) crypto.Signer {
@@ -116,6 +141,8 @@ var protections = []protection{
 	{name: "ECDSA P-521", key: keyP521, openssl: []string{"-digest", "sha512"}},
 	{name: "RSA PKCS #1 SHA-256", key: keyRSA, openssl: []string{"-digest", "sha256"}},
 	{name: "RSA PKCS #1 SHA-512", key: keyRSA, hash: crypto.SHA512, openssl: []string{"-digest", "sha512"}},
+	{name: "RSA-4096 PKCS #1 SHA-384", key: keyRSA4096, hash: crypto.SHA384, openssl: []string{"-digest", "sha384"}},
+	{name: "RSA-4096 PSS SHA-384", key: keyRSA4096, pss: true, hash: crypto.SHA384},
 	{name: "RSA-PSS SHA-256", key: keyRSA, pss: true},
 	{name: "RSA-PSS SHA-512", key: keyRSA, pss: true, hash: crypto.SHA512},
 	{name: "ECDSA P-256 SHA-1", key: keyP256, hash: crypto.SHA1, openssl: []string{"-digest", "sha1"}},

@@ -90,7 +90,7 @@ func compareCells(a, b cell) int {
 	return order.Or(
 		slices.Index(operations, a.operation)-slices.Index(operations, b.operation),
 		slices.Index(names, a.protection)-slices.Index(names, b.protection),
-		slices.Index(allKeys, a.key)-slices.Index(allKeys, b.key),
+		slices.Index(allKeys, a.key)-slices.Index(allKeys, b.key), order.Compare(a.key, b.key),
 	)
 }
 
@@ -245,11 +245,23 @@ const (
 	opPolling      = "cr, polling"
 	opPollingP10CR = "p10cr, polling"
 	opReject       = "cr, rejected in certConf"
+	opWaitConfirm  = "cr, certConf waiting"
+	opNested       = "cr, nested"
+	opAuthority    = "cr, signed by the CA with"
 	opRR           = "rr"
+	opRRSerial     = "rr, issuer and serial"
+	opRRRequest    = "rr, PKCS #10"
+	opRRReasons    = "rr, each reason"
 	opCACerts      = "genm caCerts"
+	opRootUpdate   = "genm rootCaCert"
+	opTemplate     = "genm certReqTemplate"
 	opCurrentCRL   = "genm currentCRL"
+	opCRLs         = "genm crlStatusList"
+	opLanguages    = "genm suppLangTags"
+	opUnknown      = "genm unknown"
 )
 
 var operations = []string{
-	opIR, opCR, opP10CR, opKUR, opImplicit, opNotGranted, opPolling, opPollingP10CR, opReject, opRR, opCACerts, opCurrentCRL,
+	opIR, opCR, opP10CR, opKUR, opImplicit, opNotGranted, opPolling, opPollingP10CR, opReject, opWaitConfirm, opNested, opAuthority,
+	opRR, opRRSerial, opRRRequest, opRRReasons, opCACerts, opRootUpdate, opTemplate, opCurrentCRL, opCRLs, opLanguages, opUnknown,
 }

@@ -145,7 +145,10 @@ func (m *mock) certify(t testing.TB) {
 		if kind == "" || m.identities[kind] != nil {
 			continue
 		}
-		key := mustGenerate(t, kind)
+		key, err := generateShared(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
 		cert := m.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "identity " + kind}, KeyUsage: x509.KeyUsageDigitalSignature}, key.Public())
 		m.identities[kind] = &cmp.Signer{Key: key, Certificate: cert}
 	}
@@ -165,7 +168,15 @@ func (r *rig) testMock(t *testing.T) {
 				})
 			}
 			if kind == keyP256 {
-				r.mockCell(t, m, cell{pairMock, opRR, p.name, ""}, p, func(ctx context.Context, a *attempt) error { return a.revoke(ctx, m.device) })
+				r.mockCell(t, m, cell{pairMock, opRR, p.name, ""}, p, func(ctx context.Context, a *attempt) error {
+					return a.revoke(ctx, cmp.Revocation{Certificate: m.device, Reason: cmp.ReasonSuperseded})
+				})
+				r.mockCell(t, m, cell{pairMock, opRRSerial, p.name, ""}, p, func(ctx context.Context, a *attempt) error {
+					return a.revoke(ctx, cmp.Revocation{Issuer: m.device.RawIssuer, SerialNumber: m.device.SerialNumber})
+				})
+				r.mockCell(t, m, cell{pairMock, opRRRequest, p.name, ""}, p, func(ctx context.Context, a *attempt) error {
+					return a.revoke(ctx, cmp.Revocation{Request: m.wish.csr})
+				})
 				r.mockCell(t, m, cell{pairMock, opCACerts, p.name, ""}, p, echo)
 			}
 		}

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,15 +36,25 @@ type shell struct {
 
 func (r *rig) newShell(t testing.TB, behaviour responder.Behaviour, identities ...string) *shell {
 	t.Helper()
+	return r.shellWith(t, responder.Config{Infos: infos}, behaviour, identities...)
+}
+
+// infos are what the responder says besides certificates and revocation lists.
+var infos = []cmp.InfoTypeAndValue{
+	{Type: cmp.InfoCertReqTemplate, Value: []byte{0x30, 2, 0x30, 0}},
+	{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 16}, Value: []byte{0x30, 4, 12, 2, 'e', 'n'}},
+}
+
+func (r *rig) shellWith(t testing.TB, cfg responder.Config, behaviour responder.Behaviour, identities ...string) *shell {
+	t.Helper()
 	s := &shell{dir: t.TempDir()}
-	server, err := responder.Start(responder.Config{
-		SharedSecrets: map[string]string{reference: secretValue}, AllowSHA1: true,
-		OnMessage: func(e responder.Event) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.received = append(s.received, e.Received)
-		},
-	}, "")
+	cfg.SharedSecrets, cfg.AllowSHA1 = map[string]string{reference: secretValue}, true
+	cfg.OnMessage = func(e responder.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.received = append(s.received, e.Received)
+	}
+	server, err := responder.Start(cfg, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +149,14 @@ var foreignKeys = map[string][]string{
 func (r *rig) testResponder(t *testing.T) {
 	t.Parallel()
 	requireTools(t, "openssl", "openssl")
-	s := r.newShell(t, responder.Behaviour{}, keyP256, keyP384, keyP521, keyRSA, keyEd25519)
+	s := r.newShell(t, responder.Behaviour{}, keyP256, keyP384, keyP521, keyRSA, keyRSA4096, keyEd25519)
 	for i := range protections {
 		if p := &protections[i]; p.openssl != nil { // it has neither PBMAC1 nor a choice of RSA-PSS
 			r.testClient(t, s, p)
 		}
 	}
 	r.testForeignKeys(t, s)
+	r.testAuthorities(t)
 	r.testAnswers(t, opNotGranted, responder.Behaviour{NoImplicitConfirm: true},
 		[]cmp.BodyType{cmp.TypeCR, cmp.TypeCertConf}, "-implicit_confirm")
 	r.testAnswers(t, opPolling, responder.Behaviour{Wait: 2, CheckAfter: time.Second},
@@ -167,12 +179,50 @@ func (r *rig) testClient(t *testing.T, s *shell, p *protection) {
 		opImplicit: func(ctx context.Context) error {
 			return s.request(ctx, p, r.file(keyP256), []cmp.BodyType{cmp.TypeCR}, "-implicit_confirm")
 		},
-		opRR:         func(ctx context.Context) error { return r.revoke(ctx, s, p) },
-		opCACerts:    func(ctx context.Context) error { return s.cmp(ctx, p, "-cmd", "genm", "-infotype", "caCerts") },
-		opCurrentCRL: func(ctx context.Context) error { return s.cmp(ctx, p, "-cmd", "genm", "-infotype", "currentCRL") },
+		opRR:         func(ctx context.Context) error { return r.revoke(ctx, s, p, "-oldcert", "victim.crt") },
+		opRRRequest:  func(ctx context.Context) error { return r.revoke(ctx, s, p, "-csr", "victim.csr") },
+		opCACerts:    func(ctx context.Context) error { return s.ask(ctx, p, "caCerts") },
+		opTemplate:   func(ctx context.Context) error { return s.ask(ctx, p, "certReqTemplate") },
+		opCurrentCRL: func(ctx context.Context) error { return s.ask(ctx, p, "currentCRL") },
+		opLanguages:  func(ctx context.Context) error { return s.ask(ctx, p, "suppLangTags") },
 	} {
 		r.matrix.try(t, cell{pair: pairResponder, operation: operation, protection: p.name}, func(t *testing.T) error { return attempt(t.Context()) })
 	}
+}
+
+// authorities are the keys a responder signs with, besides P-256.
+var authorities = []struct {
+	name string
+	cfg  responder.Config
+}{
+	{keyP384, responder.Config{KeyType: responder.P384}},
+	{keyP521, responder.Config{KeyType: responder.P521}},
+	{keyRSA, responder.Config{KeyType: responder.RSA2048}},
+	{keyRSA4096, responder.Config{KeyType: responder.RSA4096}},
+	{"RSA-PSS SHA-256", responder.Config{KeyType: responder.RSA2048, PSS: true}},
+	{keyEd25519, responder.Config{KeyType: responder.Ed25519}},
+}
+
+// testAuthorities enrols and confirms with responders of other keys, where the
+// client verifies their signatures.
+func (r *rig) testAuthorities(t *testing.T) {
+	for _, a := range authorities {
+		s := r.shellWith(t, a.cfg, responder.Behaviour{}, keyP256)
+		for i := range protections {
+			p := &protections[i]
+			if p.name != "PBM HMAC-SHA256" && p.name != "ECDSA P-256" {
+				continue
+			}
+			r.matrix.try(t, cell{pairResponder, opAuthority, p.name, a.name}, func(t *testing.T) error {
+				return s.request(t.Context(), p, r.file(keyP256), []cmp.BodyType{cmp.TypeCR, cmp.TypeCertConf}, "-out_trusted", "ca.crt")
+			})
+		}
+	}
+}
+
+// ask sends a genm and wants an answer with that info.
+func (s *shell) ask(ctx context.Context, p *protection, infoType string) error {
+	return s.cmp(ctx, p, "-cmd", "genm", "-infotype", infoType)
 }
 
 // testAnswers tries one behaviour of the responder under all protections at the
@@ -274,15 +324,20 @@ func (s *shell) forget() []cmp.BodyType {
 }
 
 // revoke revokes a certificate made for the purpose, by its own signature or by the shared secret.
-func (r *rig) revoke(ctx context.Context, s *shell, p *protection) error {
-	victim, err := s.ca.enrol(ctx, p.identityKey(), "victim")
+func (r *rig) revoke(ctx context.Context, s *shell, p *protection, named ...string) error {
+	a := attempt{ca: s.ca, wish: r.wishes[keyP256]}
+	victim, err := a.victim(ctx, p.identityKey())
 	if err != nil {
 		return err
 	}
-	if err := s.write("victim", victim); err != nil {
+	csr, err := requestOf(victim)
+	if err != nil {
 		return err
 	}
-	args := []string{"-cmd", "rr", "-oldcert", "victim.crt", "-revreason", "4"}
+	if err := errors.Join(s.write("victim", victim), writePEM(s.path("victim.csr"), "CERTIFICATE REQUEST", csr.Raw)); err != nil {
+		return err
+	}
+	args := append([]string{"-cmd", "rr", "-revreason", "4"}, named...)
 	if p.mac == nil {
 		args = append(args, "-cert", "victim.crt", "-key", "victim.key") // the later options count
 	}
@@ -293,6 +348,5 @@ func (r *rig) revoke(ctx context.Context, s *shell, p *protection) error {
 	if last := issued[len(issued)-1]; !last.Revoked || last.Reason != "superseded" {
 		return fmt.Errorf("ledger: got revoked %t, reason %q, want true, superseded", last.Revoked, last.Reason)
 	}
-	a := attempt{ca: s.ca, wish: r.wishes[keyP256]}
 	return a.useless(ctx, victim)
 }

@@ -35,19 +35,36 @@ final class Authority {
     record Entry(X509CertificateHolder certificate, int revoked) {}
 
     final X509CertificateHolder root;
+    private final String algorithm;
+    private final KeyPair key;
     private final ContentSigner signer;
+    private X509CertificateHolder[] successor;
     private final JcaX509ExtensionUtils ids = new JcaX509ExtensionUtils();
     private final Map<BigInteger, Entry> ledger = new HashMap<>();
 
     Authority(String algorithm) throws Exception {
-        KeyPair key = generate(algorithm, 256);
+        this.algorithm = algorithm;
+        key = generate(algorithm, 256);
         signer = signer(algorithm, key);
+        root = certifyCA(key, signer);
+    }
+
+    private X509CertificateHolder certifyCA(KeyPair subject, ContentSigner issuer) throws Exception {
         var name = new X500Name("O=certloop tests,CN=bouncycastle-ca");
-        var cert = new X509v3CertificateBuilder(name, serial(), daysFromNow(-1), daysFromNow(3650), name, info(key))
+        return new X509v3CertificateBuilder(name, serial(), daysFromNow(-1), daysFromNow(3650), name, info(subject))
             .addExtension(Extension.basicConstraints, true, new BasicConstraints(true))
             .addExtension(Extension.keyUsage, true, new KeyUsage(KeyUsage.digitalSignature | KeyUsage.keyCertSign | KeyUsage.cRLSign))
-            .addExtension(Extension.subjectKeyIdentifier, false, ids.createSubjectKeyIdentifier(info(key)));
-        root = cert.build(signer);
+            .addExtension(Extension.subjectKeyIdentifier, false, ids.createSubjectKeyIdentifier(info(subject))).build(issuer);
+    }
+
+    /** The root that is to follow: newWithNew, newWithOld and oldWithNew (RFC 9810 section 4.4). */
+    X509CertificateHolder[] successor() throws Exception {
+        if (successor == null) {
+            var next = generate(algorithm, 256);
+            var by = signer(algorithm, next);
+            successor = new X509CertificateHolder[] {certifyCA(next, by), certifyCA(next, signer), certifyCA(key, by)};
+        }
+        return successor;
     }
 
     /** Makes a key for a signature algorithm; ecBits chooses the curve for ECDSA. */
@@ -105,6 +122,15 @@ final class Authority {
         if (entry.revoked >= 0 || !entry.certificate.isValidOn(new Date()))
             throw new Refusal(entry.revoked >= 0 ? PKIFailureInfo.certRevoked : failInfo, "revoked, or not valid now");
         return entry.certificate;
+    }
+
+    /** Finds the only certificate for a key and a subject, if any. */
+    X509CertificateHolder requestedFor(SubjectPublicKeyInfo key, X500Name subject) throws Refusal {
+        var found = ledger.values().stream().map(Entry::certificate)
+            .filter(c -> c.getSubjectPublicKeyInfo().equals(key) && (subject == null || c.getSubject().equals(subject))).toList();
+        if (found.size() != 1)
+            throw new Refusal(PKIFailureInfo.badCertId, found.size() + " certificates for this key and subject");
+        return found.get(0);
     }
 
     void revoke(X509CertificateHolder certificate, int reason) {

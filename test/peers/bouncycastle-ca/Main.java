@@ -14,7 +14,7 @@ import java.util.concurrent.Executors;
 /** Options, HTTP, start and end; the README says what each option does. */
 final class Main {
     private static final int MAX_REQUEST = 1 << 20, BACKLOG = 64, THREADS = 4;
-    private static final Set<String> VALUES = Set.of("-dir", "-port", "-ref", "-secret", "-alg", "-poll", "-check_after", "-log");
+    private static final Set<String> VALUES = Set.of("-dir", "-port", "-ref", "-secret", "-alg", "-poll", "-poll_confirm", "-check_after", "-log");
 
     public static void main(String[] args) throws Exception {
         var opt = options(args);
@@ -24,7 +24,7 @@ final class Main {
         Files.writeString(dir.resolve("ca.crt"), authority.pem());
         var secret = opt.containsKey("-ref") ? secret(opt.getOrDefault("-secret", "")) : null;
         var responder = new Responder(authority, new Protection(authority, opt.getOrDefault("-ref", ""), secret),
-            opt.containsKey("-implicit"), number(opt, "-poll", 0), number(opt, "-check_after", 1), opt.get("-log"));
+            opt.containsKey("-implicit"), number(opt, "-poll", 0), number(opt, "-poll_confirm", 0), number(opt, "-check_after", 1), opt.get("-log"));
         var address = new InetSocketAddress(InetAddress.getLoopbackAddress(), number(opt, "-port", 0));
         System.setProperty("sun.net.httpserver.nodelay", "true"); // head and body are written apart
         var server = HttpServer.create(address, BACKLOG);
@@ -53,7 +53,7 @@ final class Main {
 
     private static void usage(String wrong) {
         System.err.println("bouncycastle-ca: bad option or value: " + wrong + "\nusage: bouncycastle-ca -dir DIR [-port N] "
-            + "[-ref REF -secret SECRET] [-alg NAME] [-implicit] [-poll N] [-check_after S] [-log FILE]");
+            + "[-ref REF -secret SECRET] [-alg NAME] [-implicit] [-poll N] [-poll_confirm N] [-check_after S] [-log FILE]");
         System.exit(2);
     }
 

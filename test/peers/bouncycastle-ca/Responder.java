@@ -13,6 +13,7 @@ import org.bouncycastle.asn1.ASN1Enumerated;
 import org.bouncycastle.asn1.ASN1Integer;
 import org.bouncycastle.asn1.ASN1ObjectIdentifier;
 import org.bouncycastle.asn1.ASN1OctetString;
+import org.bouncycastle.asn1.ASN1Sequence;
 import org.bouncycastle.asn1.DERNull;
 import org.bouncycastle.asn1.DERSequence;
 import org.bouncycastle.asn1.cmp.*;
@@ -20,10 +21,13 @@ import org.bouncycastle.asn1.crmf.AttributeTypeAndValue;
 import org.bouncycastle.asn1.crmf.CRMFObjectIdentifiers;
 import org.bouncycastle.asn1.crmf.CertId;
 import org.bouncycastle.asn1.crmf.CertReqMessages;
+import org.bouncycastle.asn1.crmf.CertTemplateBuilder;
 import org.bouncycastle.asn1.pkcs.CertificationRequest;
 import org.bouncycastle.asn1.x500.X500Name;
+import org.bouncycastle.asn1.x509.AlgorithmIdentifier;
 import org.bouncycastle.asn1.x509.Extension;
 import org.bouncycastle.asn1.x509.GeneralName;
+import org.bouncycastle.asn1.x9.X9ObjectIdentifiers;
 import org.bouncycastle.cert.X509CertificateHolder;
 import org.bouncycastle.cert.cmp.CertificateConfirmationContent;
 import org.bouncycastle.cert.cmp.GeneralPKIMessage;
@@ -47,14 +51,14 @@ final class Responder {
         BigInteger id;
         X509CertificateHolder issued;
         byte[] nonce;
-        int polls;
-        boolean implicit;
+        int polls, confirmPolls;
+        boolean implicit, confirming;
     }
 
     private final Authority authority;
     private final Protection protection;
     private final boolean implicit;
-    private final int polls, checkAfter;
+    private final int polls, confirmPolls, checkAfter;
     private final FileWriter log;
     private final Map<String, Transaction> open = new LinkedHashMap<>() {
         @Override
@@ -63,11 +67,12 @@ final class Responder {
         }
     };
 
-    Responder(Authority authority, Protection protection, boolean implicit, int polls, int checkAfter, String log) throws IOException {
+    Responder(Authority authority, Protection protection, boolean implicit, int polls, int confirmPolls, int checkAfter, String log) throws IOException {
         this.authority = authority;
         this.protection = protection;
         this.implicit = implicit;
         this.polls = polls;
+        this.confirmPolls = confirmPolls;
         this.checkAfter = checkAfter;
         this.log = log == null ? null : new FileWriter(log, true);
     }
@@ -78,11 +83,35 @@ final class Responder {
             var message = new GeneralPKIMessage(der);
             if (message.getHeader().getTransactionID() == null || message.getHeader().getSenderNonce() == null)
                 return null;
-            return exchange(message);
+            return message.getBody().getType() == PKIBody.TYPE_NESTED ? unwrapped(message) : exchange(message);
         } catch (Exception e) {
             log("error=\"" + e + "\"");
             return null;
         }
+    }
+
+    /** Answers the message inside one of a registration authority, wrapped the same way (RFC 9810 section 5.1.3.5). */
+    private byte[] unwrapped(GeneralPKIMessage outer) throws Exception {
+        var header = outer.getHeader();
+        Protection.Peer peer = null;
+        PKIBody body;
+        try {
+            peer = protection.verify(outer, null);
+            var inner = PKIMessages.getInstance(outer.getBody().getContent()).toPKIMessageArray();
+            if (peer.certificate() == null || inner.length != 1)
+                throw new Refusal(PKIFailureInfo.badRequest, "a nested message must be signed and have one message inside");
+            body = new PKIBody(PKIBody.TYPE_NESTED, new PKIMessages(PKIMessage.getInstance(exchange(new GeneralPKIMessage(inner[0])))));
+        } catch (Refusal r) {
+            body = new PKIBody(PKIBody.TYPE_ERROR, new ErrorMsgContent(
+                new PKIStatusInfo(PKIStatus.rejection, new PKIFreeText(r.getMessage()), new PKIFailureInfo(r.failInfo))));
+        }
+        final var content = body;
+        var nonce = new byte[NONCE];
+        new SecureRandom().nextBytes(nonce);
+        log("body=nested answer=" + BODIES[body.getType()]);
+        return protection.protect(peer, header.getProtectionAlg(), sender -> new ProtectedPKIMessageBuilder(sender, header.getSender())
+            .setTransactionID(header.getTransactionID().getOctets()).setMessageTime(new Date()).setSenderNonce(nonce)
+            .setRecipNonce(header.getSenderNonce().getOctets()).setBody(content)).toASN1Structure().getEncoded("DER");
     }
 
     private byte[] exchange(GeneralPKIMessage message) throws Exception {
@@ -110,7 +139,7 @@ final class Responder {
         log("body=%s transactionID=%s sender=\"%s\" protection=%s answer=%s".formatted(BODIES[message.getBody().getType()], id,
             header.getSender().getName(), header.getProtectionAlg() == null ? "none" : header.getProtectionAlg().getAlgorithm(), BODIES[body.getType()]));
         boolean waiting = t.request != null && t.issued == null && body.getType() != PKIBody.TYPE_ERROR;
-        if (!waiting && !(granted && !t.implicit))
+        if (!waiting && !(granted && !t.implicit) && !t.confirming)
             open.remove(id);
         return der;
     }
@@ -126,7 +155,7 @@ final class Responder {
             throw new Refusal(PKIFailureInfo.badRequest, first ? "no such transaction" : "the transactionID is in use");
         return switch (type) {
             case PKIBody.TYPE_INIT_REQ, PKIBody.TYPE_CERT_REQ, PKIBody.TYPE_KEY_UPDATE_REQ, PKIBody.TYPE_P10_CERT_REQ -> begin(message, t, peer);
-            case PKIBody.TYPE_POLL_REQ -> --t.polls > 0
+            case PKIBody.TYPE_POLL_REQ -> t.confirming ? confirmed(t) : --t.polls > 0
                 ? new PKIBody(PKIBody.TYPE_POLL_REP, new PollRepContent(new ASN1Integer(t.id), new ASN1Integer(checkAfter))) : issue(t);
             case PKIBody.TYPE_CERT_CONFIRM -> confirm(CertConfirmContent.getInstance(content), t);
             case PKIBody.TYPE_REVOCATION_REQ -> revoke(RevReqContent.getInstance(content).toRevDetailsArray()[0], peer);
@@ -229,32 +258,81 @@ final class Responder {
         log((accepted ? "confirmed=" : "rejected=") + t.issued.getSerialNumber().toString(16));
         if (!accepted)
             authority.revoke(t.issued, 0);
-        return new PKIBody(PKIBody.TYPE_CONFIRM, new PKIConfirmContent());
+        t.confirming = (t.confirmPolls = confirmPolls) > 0;
+        return t.confirming ? new PKIBody(PKIBody.TYPE_ERROR, new ErrorMsgContent(new PKIStatusInfo(PKIStatus.waiting)))
+            : new PKIBody(PKIBody.TYPE_CONFIRM, new PKIConfirmContent());
+    }
+
+    /** A certConf that had to wait is polled for with certReqId -1 (RFC 9483 section 4.4). */
+    private PKIBody confirmed(Transaction t) {
+        t.confirming = --t.confirmPolls > 0;
+        return t.confirming ? new PKIBody(PKIBody.TYPE_POLL_REP, new PollRepContent(new ASN1Integer(P10_ID), new ASN1Integer(checkAfter)))
+            : new PKIBody(PKIBody.TYPE_CONFIRM, new PKIConfirmContent());
     }
 
     private PKIBody revoke(RevDetails details, Protection.Peer peer) throws Exception {
         var template = details.getCertDetails();
-        var id = new CertId(new GeneralName(template.getIssuer()), template.getSerialNumber());
+        var serial = template.getSerialNumber();
         var answer = new RevRepContentBuilder();
         try {
-            var certificate = authority.valid(template.getIssuer(), template.getSerialNumber().getValue(), PKIFailureInfo.badCertId);
+            if (serial == null)
+                serial = new ASN1Integer(authority.requestedFor(template.getPublicKey(), template.getSubject()).getSerialNumber());
+            var issuer = template.getIssuer() == null ? authority.root.getSubject() : template.getIssuer();
+            var certificate = authority.valid(issuer, serial.getValue(), PKIFailureInfo.badCertId);
             var reason = details.getCrlEntryDetails() == null ? null : details.getCrlEntryDetails().getExtension(Extension.reasonCode);
             authority.revoke(certificate, reason == null ? 0 : ASN1Enumerated.getInstance(reason.getParsedValue()).intValueExact());
-            answer.add(new PKIStatusInfo(PKIStatus.granted), id);
+            answer.add(new PKIStatusInfo(PKIStatus.granted), new CertId(new GeneralName(issuer), serial));
         } catch (Refusal r) {
-            answer.add(new PKIStatusInfo(PKIStatus.rejection, new PKIFreeText(r.getMessage()), new PKIFailureInfo(r.failInfo)), id);
+            var status = new PKIStatusInfo(PKIStatus.rejection, new PKIFreeText(r.getMessage()), new PKIFailureInfo(r.failInfo));
+            if (serial == null)
+                return new PKIBody(PKIBody.TYPE_ERROR, new ErrorMsgContent(status));
+            answer.add(status, new CertId(new GeneralName(authority.root.getSubject()), serial));
         }
         return new PKIBody(PKIBody.TYPE_REVOCATION_REP, answer.build());
     }
 
-    private PKIBody tell(InfoTypeAndValue asked) {
+    /** Answers a general message; without a value where there is nothing to tell (RFC 9810 section 5.3.19). */
+    private PKIBody tell(InfoTypeAndValue asked) throws Exception {
+        var type = asked.getInfoType();
         ASN1Encodable value = null;
-        if (asked.getInfoType().equals(CMPObjectIdentifiers.id_it_caCerts))
-            value = new DERSequence(new CMPCertificate(authority.root.toASN1Structure()));
-        else if (asked.getInfoType().equals(CMPObjectIdentifiers.it_currentCRL))
+        if (type.equals(CMPObjectIdentifiers.id_it_caCerts)) {
+            value = new DERSequence(cmp(authority.root));
+        } else if (type.equals(CMPObjectIdentifiers.it_currentCRL)) {
             value = authority.crl().toASN1Structure();
-        var info = value == null ? new InfoTypeAndValue(asked.getInfoType()) : new InfoTypeAndValue(asked.getInfoType(), value);
-        return new PKIBody(PKIBody.TYPE_GEN_REP, new GenRepContent(info));
+        } else if (type.equals(CMPObjectIdentifiers.id_it_rootCaCert)) {
+            type = CMPObjectIdentifiers.id_it_rootCaKeyUpdate;
+            if (cmp(authority.root).equals(CMPCertificate.getInstance(asked.getInfoValue())))
+                value = new RootCaKeyUpdateContent(cmp(authority.successor()[0]), cmp(authority.successor()[1]), cmp(authority.successor()[2]));
+        } else if (type.equals(CMPObjectIdentifiers.id_it_certReqTemplate)) {
+            value = requestTemplate();
+        } else if (type.equals(CMPObjectIdentifiers.id_it_crlStatusList)) {
+            type = CMPObjectIdentifiers.id_it_crls;
+            if (isOurs(CRLStatus.getInstance(ASN1Sequence.getInstance(asked.getInfoValue()).getObjectAt(0))))
+                value = new DERSequence(authority.crl().toASN1Structure());
+        } else if (type.equals(CMPObjectIdentifiers.it_suppLangTags)) {
+            value = new DERSequence(ASN1Sequence.getInstance(asked.getInfoValue()).getObjectAt(0)); // the first will do
+        }
+        return new PKIBody(PKIBody.TYPE_GEN_REP, new GenRepContent(value == null ? new InfoTypeAndValue(type) : new InfoTypeAndValue(type, value)));
+    }
+
+    private static CMPCertificate cmp(X509CertificateHolder certificate) {
+        return new CMPCertificate(certificate.toASN1Structure());
+    }
+
+    /** What requests to this CA should look like: an organization, and keys of RSA-3072 or P-256. */
+    private static CertReqTemplateContent requestTemplate() {
+        var template = new CertTemplateBuilder().setSubject(new X500Name("O=certloop tests")).build();
+        var p256 = new AlgorithmIdentifier(X9ObjectIdentifiers.id_ecPublicKey, X9ObjectIdentifiers.prime256v1);
+        return new CertReqTemplateContent(template, new DERSequence(new ASN1Encodable[] {
+            new AttributeTypeAndValue(CMPObjectIdentifiers.id_regCtrl_rsaKeyLen, new ASN1Integer(3072)),
+            new AttributeTypeAndValue(CMPObjectIdentifiers.id_regCtrl_algId, p256)}));
+    }
+
+    /** Tells whether somebody wants our CRL, and has none that is newer than now. */
+    private boolean isOurs(CRLStatus status) {
+        var issuer = status.getSource().getIssuer();
+        boolean old = status.getThisUpdate() == null || status.getThisUpdate().getDate().before(new Date());
+        return old && issuer != null && Arrays.stream(issuer.getNames()).anyMatch(name -> name.equals(new GeneralName(authority.root.getSubject())));
     }
 
     private void log(String event) {

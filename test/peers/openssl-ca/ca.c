@@ -1,15 +1,32 @@
 /* The authority itself: its key and certificate, the certificates it issued, and what it puts into them. */
 #include "openssl-ca.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { path_size = 1024, serial_octets = 16, ca_days = 3650 };
+enum { path_size = 1024, serial_octets = 16, ca_days = 3650, crl_seconds = 86400 };
+
+static EVP_PKEY *make_key(const char *type)
+{
+    if (strncmp(type, "RSA-", 4) == 0)
+        return EVP_RSA_gen(atoi(type + 4));
+    return strcmp(type, "Ed25519") == 0 ? EVP_PKEY_Q_keygen(NULL, NULL, "ED25519") : EVP_EC_gen(type);
+}
+
+/* The digest that goes with a key; NULL where there is none to choose. */
+static const EVP_MD *ca_digest(EVP_PKEY *key)
+{
+    if (EVP_PKEY_is_a(key, "ED25519"))
+        return NULL;
+    return EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) > 256 ? EVP_sha384() : EVP_sha256();
+}
 
 static FILE *open_in(const struct ca *ca, const char *name, const char *mode)
 {
@@ -43,22 +60,41 @@ static int set_random_serial(X509 *cert)
     return ok;
 }
 
-static int make_root(struct ca *ca)
+/* A certificate of this CA's name for a key, signed with another or the same. */
+static X509 *certify_ca(const struct ca *ca, EVP_PKEY *subject, EVP_PKEY *by)
 {
-    X509_NAME *name;
-    if ((ca->key = EVP_EC_gen("P-256")) == NULL || (ca->cert = X509_new()) == NULL)
-        return 0;
-    name = X509_get_subject_name(ca->cert);
-    return X509_set_version(ca->cert, X509_VERSION_3) && set_random_serial(ca->cert)
+    X509 *cert = X509_new();
+    X509_NAME *name = cert == NULL ? NULL : X509_get_subject_name(cert);
+    if (cert != NULL && X509_set_version(cert, X509_VERSION_3) && set_random_serial(cert)
         && X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)"certloop tests", -1, -1, 0)
         && X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)ca->opt->name, -1, -1, 0)
-        && X509_set_issuer_name(ca->cert, name) && X509_gmtime_adj(X509_getm_notBefore(ca->cert), -60) != NULL
-        && X509_time_adj_ex(X509_getm_notAfter(ca->cert), ca_days, 0, NULL) != NULL
-        && X509_set_pubkey(ca->cert, ca->key)
-        && add_extension(ca->cert, ca->cert, NID_basic_constraints, "critical,CA:TRUE")
-        && add_extension(ca->cert, ca->cert, NID_key_usage, "critical,digitalSignature,keyCertSign,cRLSign")
-        && add_extension(ca->cert, ca->cert, NID_subject_key_identifier, "hash")
-        && X509_sign(ca->cert, ca->key, EVP_sha256());
+        && X509_set_issuer_name(cert, name) && X509_gmtime_adj(X509_getm_notBefore(cert), -60) != NULL
+        && X509_time_adj_ex(X509_getm_notAfter(cert), ca_days, 0, NULL) != NULL && X509_set_pubkey(cert, subject)
+        && add_extension(cert, cert, NID_basic_constraints, "critical,CA:TRUE")
+        && add_extension(cert, cert, NID_key_usage, "critical,digitalSignature,keyCertSign,cRLSign")
+        && add_extension(cert, cert, NID_subject_key_identifier, "hash") && X509_sign(cert, by, ca_digest(by)))
+        return cert;
+    X509_free(cert);
+    return NULL;
+}
+
+static int make_root(struct ca *ca)
+{
+    return (ca->key = make_key(ca->opt->key)) != NULL && (ca->cert = certify_ca(ca, ca->key, ca->key)) != NULL;
+}
+
+X509 *const *ca_successor(struct ca *ca)
+{
+    if (ca->successor[0] == NULL) {
+        EVP_PKEY *next = make_key(ca->opt->key);
+        if (next != NULL) {
+            ca->successor[2] = certify_ca(ca, ca->key, next);
+            ca->successor[1] = certify_ca(ca, next, ca->key);
+            ca->successor[0] = certify_ca(ca, next, next);
+        }
+        EVP_PKEY_free(next);
+    }
+    return ca->successor[0] == NULL || ca->successor[1] == NULL || ca->successor[2] == NULL ? NULL : ca->successor;
 }
 
 static int save_root(const struct ca *ca)
@@ -128,6 +164,8 @@ int ca_open(struct ca *ca, const struct options *opt)
 void ca_close(struct ca *ca)
 {
     X509_STORE_free(ca->store);
+    for (size_t i = 0; i < COUNT_OF(ca->successor); i++)
+        X509_free(ca->successor[i]);
     X509_free(ca->cert);
     EVP_PKEY_free(ca->key);
 }
@@ -198,6 +236,56 @@ int ca_revoke(const struct ca *ca, const ASN1_INTEGER *serial)
     snprintf(path_from, sizeof path_from, "%s/%s", ca->opt->dir, from);
     snprintf(path_to, sizeof path_to, "%s/%s", ca->opt->dir, to);
     return rename(path_from, path_to) == 0;
+}
+
+static int add_revoked(X509_CRL *crl, const char *hex)
+{
+    X509_REVOKED *entry = X509_REVOKED_new();
+    BIGNUM *bn = NULL;
+    ASN1_INTEGER *serial = BN_hex2bn(&bn, hex) > 0 ? BN_to_ASN1_INTEGER(bn, NULL) : NULL;
+    int ok = entry != NULL && serial != NULL && X509_REVOKED_set_serialNumber(entry, serial)
+        && X509_REVOKED_set_revocationDate(entry, (ASN1_TIME *)X509_CRL_get0_lastUpdate(crl)) && X509_CRL_add0_revoked(crl, entry);
+    if (!ok)
+        X509_REVOKED_free(entry);
+    ASN1_INTEGER_free(serial);
+    BN_free(bn);
+    return ok;
+}
+
+/* Enters what the ledger holds as revoked; its names are SERIAL.revoked. */
+static int list_revoked(const struct ca *ca, X509_CRL *crl)
+{
+    char path[path_size];
+    snprintf(path, sizeof path, "%s/issued", ca->opt->dir);
+    DIR *dir = opendir(path);
+    int ok = dir != NULL;
+    for (struct dirent *e; ok && (e = readdir(dir)) != NULL;) {
+        char *dot = strchr(e->d_name, '.');
+        if (dot == NULL || dot == e->d_name || strcmp(dot, ".revoked") != 0)
+            continue;
+        *dot = '\0';
+        ok = add_revoked(crl, e->d_name);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return ok;
+}
+
+X509_CRL *ca_crl(const struct ca *ca)
+{
+    X509_CRL *crl = X509_CRL_new();
+    ASN1_TIME *now = X509_gmtime_adj(NULL, 0), *next = X509_gmtime_adj(NULL, crl_seconds);
+    int ok = crl != NULL && now != NULL && next != NULL && X509_CRL_set_version(crl, X509_CRL_VERSION_2)
+        && X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->cert)) && X509_CRL_set1_lastUpdate(crl, now)
+        && X509_CRL_set1_nextUpdate(crl, next) && list_revoked(ca, crl) && X509_CRL_sort(crl)
+        && X509_CRL_sign(crl, ca->key, ca_digest(ca->key));
+    ASN1_TIME_free(now);
+    ASN1_TIME_free(next);
+    if (!ok) {
+        X509_CRL_free(crl);
+        crl = NULL;
+    }
+    return crl;
 }
 
 static int refuse(const char **why, const char *text)
@@ -271,7 +359,7 @@ X509 *ca_issue(struct ca *ca, const struct template *t, const char **why)
         && add_extension(cert, ca->cert, NID_basic_constraints, "critical,CA:FALSE")
         && add_extension(cert, ca->cert, NID_subject_key_identifier, "hash")
         && add_extension(cert, ca->cert, NID_authority_key_identifier, "keyid:always")
-        && X509_sign(cert, ca->key, EVP_sha256()) && record(ca, cert)) {
+        && X509_sign(cert, ca->key, ca_digest(ca->key)) && record(ca, cert)) {
         return cert;
     }
     X509_free(cert);

@@ -319,6 +319,21 @@ static OSSL_CMP_PKISI *on_revocation(OSSL_CMP_SRV_CTX *srv, const OSSL_CMP_MSG *
     return OSSL_CMP_STATUSINFO_new(OSSL_CMP_PKISTATUS_accepted, 0, NULL);
 }
 
+/* Later versions of libcrypto have types for what is told, and take no others. */
+#if OPENSSL_VERSION_NUMBER < 0x30200000L
+static int on_general(OSSL_CMP_SRV_CTX *srv, const OSSL_CMP_MSG *req, const STACK_OF(OSSL_CMP_ITAV) *in, STACK_OF(OSSL_CMP_ITAV) **out)
+{
+    (void)srv, (void)req;
+    *out = sk_OSSL_CMP_ITAV_new_null();
+    for (int i = 0; i < sk_OSSL_CMP_ITAV_num(in); i++)
+        if (!sk_OSSL_CMP_ITAV_push(*out, info_answer(server.ca, sk_OSSL_CMP_ITAV_value(in, i))))
+            return 0;
+    return 1;
+}
+#else
+#define on_general NULL
+#endif
+
 static void on_error(OSSL_CMP_SRV_CTX *srv, const OSSL_CMP_MSG *req, const OSSL_CMP_PKISI *si, const ASN1_INTEGER *code,
     const OSSL_CMP_PKIFREETEXT *details)
 {
@@ -355,7 +370,7 @@ static int configure(struct transaction *t, const struct header *hdr)
         && OSSL_CMP_CTX_set1_cert(ctx, server.ca->cert) && OSSL_CMP_CTX_set1_pkey(ctx, server.ca->key)
         && OSSL_CMP_CTX_set_option(ctx, OSSL_CMP_OPT_MAC_ALGNID, opt->mac) && OSSL_CMP_CTX_set_log_cb(ctx, keep_error)
         && OSSL_CMP_SRV_CTX_set_grant_implicit_confirm(t->srv, opt->implicit)
-        && OSSL_CMP_SRV_CTX_init(t->srv, t, on_cert_request, on_revocation, NULL, on_error, on_confirmation, on_poll);
+        && OSSL_CMP_SRV_CTX_init(t->srv, t, on_cert_request, on_revocation, on_general, on_error, on_confirmation, on_poll);
     for (int i = 0; ok && i < opt->secret_count; i++) {
         const struct secret *s = &opt->secrets[i];
         if (hdr->reference_len == (int)strlen(s->reference) && memcmp(hdr->reference, s->reference, hdr->reference_len) == 0)

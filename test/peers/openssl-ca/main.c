@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 static const char usage[] =
-    "usage: openssl-ca -dir DIR [-port N] [-name CN] [-ref REF -secret SECRET]... [-mac NAME] [-days N | -seconds N]\n"
+    "usage: openssl-ca -dir DIR [-port N] [-name CN] [-newkey TYPE] [-ref REF -secret SECRET]... [-mac NAME] [-days N | -seconds N]\n"
     "                  [-implicit] [-poll N] [-check_after S] [-log FILE]\n"
     "SECRET is the secret itself, pass:SECRET, or file:PATH whose first line is the secret.\n";
 
@@ -61,6 +61,8 @@ static int take(struct options *o, const char *name, const char *value)
         o->log = value;
     else if (strcmp(name, "-name") == 0)
         o->name = value;
+    else if (strcmp(name, "-newkey") == 0)
+        o->key = value;
     else if (strcmp(name, "-port") == 0 && read_number(value, 0, 65535, &n))
         o->port = (int)n;
     else if (strcmp(name, "-days") == 0 && read_number(value, 1, 3650, &n))
@@ -105,7 +107,7 @@ static void catch_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct options opt = {.name = "openssl-ca", .lifetime = 365L * 86400, .check_after = 1, .mac = NID_hmacWithSHA256};
+    struct options opt = {.name = "openssl-ca", .key = "P-256", .lifetime = 365L * 86400, .check_after = 1, .mac = NID_hmacWithSHA256};
     struct ca ca = {0};
     int port, status = 1;
     if (!parse(&opt, argc, argv))

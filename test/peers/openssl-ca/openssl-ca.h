@@ -4,6 +4,7 @@
  *
  *   main.c  options, signals        http.c  HTTP/1.x on the loopback interface
  *   cmp.c   transactions            ca.c    keys, issued certificates, certificate contents
+ *   info.c  general messages
  */
 #ifndef OPENSSL_CA_H
 #define OPENSSL_CA_H
@@ -24,7 +25,7 @@ struct secret {
 
 /* What the command line asked for; constant once the server runs. */
 struct options {
-    const char *dir, *log, *name;
+    const char *dir, *log, *name, *key;
     int port, poll, check_after, implicit, mac;
     long lifetime; /* seconds */
     struct secret secrets[max_secrets];
@@ -36,6 +37,7 @@ struct ca {
     const struct options *opt;
     EVP_PKEY *key;
     X509 *cert;
+    X509 *successor[3]; /* newWithNew, newWithOld, oldWithNew, from when they are first asked for */
     X509_STORE *store; /* trusts cert, refuses what the ledger holds as revoked */
 };
 
@@ -57,6 +59,11 @@ X509 *ca_issue(struct ca *ca, const struct template *t, const char **why);
 X509 *ca_lookup(const struct ca *ca, const ASN1_INTEGER *serial, int *revoked);
 int ca_revoke(const struct ca *ca, const ASN1_INTEGER *serial);
 
+X509_CRL *ca_crl(const struct ca *ca);
+
+/* The root that is to follow: newWithNew, newWithOld, oldWithNew (RFC 9810 section 4.4); NULL when it cannot be made. */
+X509 *const *ca_successor(struct ca *ca);
+
 void serial_text(char out[max_serial], const ASN1_INTEGER *serial);
 void name_text(char out[max_name], const X509_NAME *name);
 
@@ -65,6 +72,9 @@ int cmp_open(struct ca *ca);
 void cmp_close(void);
 unsigned char *cmp_answer(const unsigned char *der, long len, int *answer_len);
 void log_event(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* info.c: the answer to one question of a general message. */
+OSSL_CMP_ITAV *info_answer(struct ca *ca, const OSSL_CMP_ITAV *asked);
 
 /* http.c */
 int http_listen(int port, int *bound);
