@@ -14,9 +14,10 @@ import (
 
 // installation is a certloop with an identity, ready to be given work.
 type installation struct {
-	world *rig.World
-	all   *rig.AllInOne
-	bus   *rig.Bus
+	world   *rig.World
+	all     *rig.AllInOne
+	bus     *rig.Bus
+	outputs *rig.Outputs
 }
 
 func install(b *testing.B, ca *rig.Responder) installation {
@@ -24,7 +25,7 @@ func install(b *testing.B, ca *rig.Responder) installation {
 	w := rig.NewWorld(b)
 	// As in production, not as in tests.
 	all := rig.StartAll(b, w, "--scan-interval", "1m", "--sweep-interval", "15m")
-	i := installation{w, all, all.Bus(b)}
+	i := installation{w, all, all.Bus(b), w.WatchOutputs(b)}
 	w.Settle(b, ca.CA)
 	return i
 }
@@ -33,7 +34,6 @@ func install(b *testing.B, ca *rig.Responder) installation {
 // waits for their Secrets. It returns how long each took, shortest first.
 func (i installation) order(b *testing.B, prefix string, n int, interval time.Duration) []time.Duration {
 	b.Helper()
-	outputs := i.world.WatchOutputs(b)
 	asked := make(map[string]time.Time, n)
 	next := time.Now()
 	for k := range n {
@@ -44,9 +44,9 @@ func (i installation) order(b *testing.B, prefix string, n int, interval time.Du
 		i.bus.Publish(b, model.Enroll, i.world.Key(name), rig.Event(b, model.ConfigCreated, i.world.Key(name), rig.EndEntity(name)))
 	}
 	var took []time.Duration
-	rig.Eventually(b, 10*time.Minute, "all Secrets are there", func() error {
+	rig.Eventually(b, 30*time.Minute, "all Secrets are there", func() error {
 		took = took[:0]
-		for name, seen := range outputs.Seen() {
+		for name, seen := range i.outputs.Seen() {
 			if began, ours := asked[name]; ours {
 				took = append(took, seen.Sub(began))
 			}

@@ -1,0 +1,291 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/certloop/certloop/pkg/cmp/responder"
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/lifecycle"
+	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/e2e/rig"
+)
+
+var certificates = flag.Int("certificates", 10_000, "how many certificates the benchmarks of scale enroll")
+
+const (
+	mebibyte = 1 << 20
+	sample   = 100 // certificates that one measurement is about
+	batch    = 500 // certificates asked for at once in between
+)
+
+// Ten thousand certificates in one namespace, without a fault: none is issued twice. What
+// one costs certloop and the API server, and certloop's memory, at the beginning, half-way
+// and at the end; and how long it takes to start beside half of them.
+func BenchmarkScale(b *testing.B) {
+	for b.Loop() {
+		ca := rig.StartResponder(b, responder.Config{})
+		i := install(b, ca)
+		n := i.fill(b, 0, sample) // connections are made, code is warm
+		for _, at := range []int{100, *certificates / 2, *certificates} {
+			n = i.fill(b, n, at-sample)
+			b.Log(i.measure(b, n))
+			n += sample
+			if at == *certificates/2 {
+				b.Log(i.restart(b, n))
+				n++
+			}
+		}
+		checkOnce(b, ca, n+1) // and the identity
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+// fill enrolls certificates until there are so many.
+func (i *installation) fill(b *testing.B, have, want int) int {
+	b.Helper()
+	for have < want {
+		n := min(batch, want-have)
+		i.order(b, fmt.Sprintf("fill%05d", have), n, 0)
+		have += n
+	}
+	return have
+}
+
+// measure enrolls a sample beside so many others.
+func (i *installation) measure(b *testing.B, have int) string {
+	b.Helper()
+	i.idle(b)
+	before, cpu, began := requests(b, i.world), i.all.CPU(b), time.Now()
+	i.order(b, fmt.Sprintf("sample%05d", have), sample, 0)
+	took := time.Since(began)
+	i.idle(b)
+	cpu = i.all.CPU(b) - cpu
+	did := requests(b, i.world).since(before)
+	own := cpu.Seconds() * 1000 / sample
+	at := fmt.Sprintf("@%d", have+sample)
+	b.ReportMetric(own, "CPU-ms/certificate"+at)
+	b.ReportMetric(did.per(writes)/sample, "writes/certificate"+at)
+	b.ReportMetric(did.per(reads)/sample, "reads/certificate"+at)
+	b.ReportMetric(did.per(conflicts)/sample, "conflicts/certificate"+at)
+	b.ReportMetric(float64(i.all.ResidentBytes(b))/mebibyte, "RSS-MiB"+at)
+	return fmt.Sprintf("at %d certificates: %.1f ms of CPU for one, %.1f in a second, %.1f MiB resident; requests: %s",
+		have+sample, own, sample/took.Seconds(), float64(i.all.ResidentBytes(b))/mebibyte, did)
+}
+
+// idle waits until no work is left.
+func (i *installation) idle(b *testing.B) {
+	b.Helper()
+	rig.Eventually(b, 10*rig.Patience, "nothing is left to do", func() error {
+		if n := len(i.bus.Messages(b, model.WorkStream, "certloop.work.>")); n > 0 {
+			return fmt.Errorf("%d messages", n)
+		}
+		return nil
+	})
+}
+
+// restart kills certloop, asks for one more certificate and starts it again.
+func (i *installation) restart(b *testing.B, have int) string {
+	b.Helper()
+	const name = "late"
+	i.all.Kill(b)
+	i.world.Apply(b, rig.EndEntity(name))
+	began := time.Now()
+	i.all.Restart(b)
+	rig.Eventually(b, rig.Patience, "the Secret asked for before the start", func() error {
+		if i.outputs.Seen()[rig.SecretName(name)].IsZero() {
+			return fmt.Errorf("it is not there")
+		}
+		return nil
+	})
+	cpu, took := i.all.CPU(b), i.outputs.Seen()[rig.SecretName(name)].Sub(began)
+	i.bus = i.all.Bus(b)
+	b.ReportMetric(took.Seconds(), "start-s")
+	b.ReportMetric(cpu.Seconds(), "start-CPU-s")
+	return fmt.Sprintf("started beside %d certificates: the next new one after %.2f s and %.2f s of CPU", have, took.Seconds(), cpu.Seconds())
+}
+
+// checkOnce compares the CA's ledger with what was asked for.
+func checkOnce(b *testing.B, ca *rig.Responder, want int) {
+	b.Helper()
+	seen := map[string]int{}
+	for _, issued := range ca.Issued() {
+		seen[issued.Subject]++
+	}
+	for subject, n := range seen {
+		if n > 1 {
+			b.Errorf("%s was issued %d times", subject, n)
+		}
+	}
+	if len(seen) != want {
+		b.Errorf("the CA issued for %d subjects, want %d", len(seen), want)
+	}
+	b.Logf("the CA issued %d certificates for %d subjects", len(ca.Issued()), len(seen))
+}
+
+// counts are requests to the API server: by verb, resource and status code.
+type counts map[string]float64
+
+// requests are those so far about Secrets and our own resources.
+func requests(b *testing.B, w *rig.World) counts {
+	b.Helper()
+	client, err := kubernetes.NewForConfig(w.Cluster.Config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := client.RESTClient().Get().AbsPath("/metrics").DoRaw(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := counts{}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, len(text))
+	for lines.Scan() {
+		labels, ok := strings.CutPrefix(lines.Text(), "apiserver_request_total{")
+		labels, value, _ := strings.Cut(labels, "} ")
+		if !ok || !strings.Contains(labels, `resource="secrets"`) && !strings.Contains(labels, `group="`+model.GroupVersion.Group+`"`) {
+			continue
+		}
+		var n float64
+		if _, err := fmt.Sscan(value, &n); err != nil {
+			b.Fatalf("apiserver_request_total: %v", err)
+		}
+		what := label(labels, "verb") + " " + label(labels, "resource")
+		if sub := label(labels, "subresource"); sub != "" {
+			what += "/" + sub
+		}
+		c[what+" "+label(labels, "code")] += n
+	}
+	return c
+}
+
+func label(labels, name string) string {
+	_, value, _ := strings.Cut(labels, name+`="`)
+	value, _, _ = strings.Cut(value, `"`)
+	return value
+}
+
+func (c counts) since(before counts) counts {
+	out := counts{}
+	for what, n := range c {
+		if n > before[what] {
+			out[what] = n - before[what]
+		}
+	}
+	return out
+}
+
+func writes(what string) bool {
+	verb, _, _ := strings.Cut(what, " ")
+	return slices.Contains([]string{"POST", "PUT", "PATCH", "APPLY", "DELETE"}, verb)
+}
+func reads(what string) bool {
+	return strings.HasPrefix(what, "GET ") || strings.HasPrefix(what, "LIST ")
+}
+func conflicts(what string) bool { return strings.HasSuffix(what, " 409") }
+
+func (c counts) per(counted func(string) bool) (n float64) {
+	for what, k := range c {
+		if counted(what) {
+			n += k
+		}
+	}
+	return n
+}
+
+// String tells how many there were for each certificate of a sample.
+func (c counts) String() string {
+	var all []string
+	for _, what := range slices.Sorted(maps.Keys(c)) {
+		all = append(all, fmt.Sprintf("%s: %.2f", what, c[what]/sample))
+	}
+	return strings.Join(all, ", ")
+}
+
+// A scan that finds a hundred certificates due, among a thousand and among ten thousand:
+// time, CPU and memory of our side.
+func BenchmarkScan(b *testing.B) {
+	w := rig.NewWorld(b)
+	store, err := ledger.Open(w.Cluster.Config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	have := 0
+	for _, n := range []int{*certificates / 10, *certificates} {
+		pretend(b, w, store, have, n)
+		have = n
+		b.Run(fmt.Sprint(n, " certificates"), func(b *testing.B) {
+			watcher := &lifecycle.Watcher{Ledger: store, Namespaces: []string{w.Namespace}}
+			tick := model.NewEvent(model.Ping, types.NamespacedName{}, map[string]string{"scan": "expiry"})
+			b.ReportAllocs()
+			var due int
+			runtime.GC()
+			before := rusage(b, syscall.RUSAGE_SELF)
+			for b.Loop() {
+				facts, err := watcher.Scan(b.Context(), tick)
+				if err != nil {
+					b.Fatal(err)
+				}
+				due = len(facts) - 1 // the last one tells of the scan itself
+			}
+			b.ReportMetric(microseconds(rusage(b, syscall.RUSAGE_SELF)-before, b.N)/1000, "CPU-ms")
+			b.ReportMetric(float64(due), "due")
+		})
+	}
+}
+
+// pretend makes certificates that say of themselves that they were issued; the first
+// hundred are due.
+func pretend(b *testing.B, w *rig.World, store *ledger.Store, have, want int) {
+	b.Helper()
+	numbers := make(chan int)
+	var making sync.WaitGroup
+	for range 16 {
+		making.Go(func() {
+			for n := range numbers {
+				if err := issuedAlready(b.Context(), store, w.Key(fmt.Sprintf("c%05d", n)), n < 100); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for n := have; n < want; n++ {
+		numbers <- n
+	}
+	close(numbers)
+	making.Wait()
+}
+
+func issuedAlready(ctx context.Context, store *ledger.Store, key types.NamespacedName, due bool) error {
+	c, err := store.ApplyCertificate(ctx, key, model.CMPCertificateSpec{
+		IssuerRef: model.IssuerReference{Name: "ca"}, Subject: &model.Subject{CommonName: key.Name}, Output: model.Output{SecretName: key.Name},
+	})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	at := func(days int) *metav1.Time { t := metav1.NewTime(now.AddDate(0, 0, days)); return &t }
+	st := &c.Status
+	st.ObservedGeneration, st.Revision, st.NotBefore, st.NotAfter, st.RenewalTime = c.Generation, 1, at(-60), at(30), at(20)
+	if due {
+		st.RenewalTime = at(0)
+	}
+	st.RenewalDay = model.RenewalDay(st.RenewalTime.Time)
+	st.Conditions = []metav1.Condition{{Type: model.Ready, Status: metav1.ConditionTrue, Reason: "Issued", LastTransitionTime: metav1.Now()}}
+	return store.UpdateCertificateStatus(ctx, c)
+}
