@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -31,6 +32,8 @@ func TestEveryCommandIsTried(t *testing.T) {
 		one(t, "docs/events.md", "nats pub"): "TestExamples",
 		one(t, "docs/issuers.md", bootstrap): "TestExamples",
 		one(t, "docs/issuers.md", trust):     "TestExamples",
+
+		one(t, "docs/certificates.md", roots): "TestExamples",
 	}
 	for _, command := range commands(t, blocks(t, "sh")) {
 		if tried[command] == "" {
@@ -61,7 +64,7 @@ func TestLinks(t *testing.T) {
 }
 
 var (
-	reason = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
+	reason = regexp.MustCompile(`^([A-Z][A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,}[a-z]+[A-Za-z]*)$`)
 	quoted = regexp.MustCompile("`([^`]+)`")
 )
 
@@ -131,15 +134,7 @@ func isPackage(x ast.Expr, name string) bool {
 // column lists what is quoted in a column of the table with a heading.
 func column(t *testing.T, document, heading string, n int) (all []string) {
 	t.Helper()
-	_, rest, ok := strings.Cut(read(t, document), "\n"+heading+"\n")
-	if !ok {
-		t.Fatalf("%s has no table %q", document, heading)
-	}
-	for line := range strings.Lines(rest) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "|") {
-			break
-		}
+	for _, cells := range rows(t, document, heading) {
 		for _, m := range quoted.FindAllStringSubmatch(cells[n], -1) {
 			all = append(all, m[1])
 		}
@@ -147,19 +142,64 @@ func column(t *testing.T, document, heading string, n int) (all []string) {
 	return all
 }
 
-// The table in docs/issuers.md names the fields of a CMPIssuer, all of them and no others.
-func TestIssuerFields(t *testing.T) {
-	const document = "docs/issuers.md"
-	fields := issuerFields(t)
-	documented := column(t, document, "| field | meaning | default |", 0)
-	for _, path := range documented {
-		if !resolves(fields, strings.Split(path, ".")) {
-			t.Errorf("%s has the field %s, which a CMPIssuer does not", document, path)
+// rows are the cells of the table with a heading.
+func rows(t *testing.T, document, heading string) (all [][]string) {
+	t.Helper()
+	_, rest, ok := strings.Cut(read(t, document), "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no table %q", document, heading)
+	}
+	for line := range strings.Lines(rest) {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		if cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|"); !strings.HasPrefix(line, "|---") {
+			all = append(all, cells)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if !slices.ContainsFunc(documented, func(path string) bool { return path == name || strings.HasPrefix(path, name+".") }) {
-			t.Errorf("a CMPIssuer has the field %s, which %s does not", name, document)
+	return all
+}
+
+// The tables of fields name those of the custom resources, all of them and no others.
+func TestFields(t *testing.T) {
+	for _, tc := range []struct{ document, heading, crd string }{
+		{"docs/issuers.md", "| field | meaning | default |", "cmpissuers"},
+		{"docs/certificates.md", "| field | meaning | default | example |", "cmpcertificates"},
+	} {
+		documented := column(t, tc.document, tc.heading, 0)
+		fields := leaves(specOf(t, tc.crd), "")
+		for _, path := range fields {
+			if !slices.Contains(documented, path) {
+				t.Errorf("%s does not have the field %s", tc.document, path)
+			}
+		}
+		for _, path := range documented {
+			if !slices.Contains(fields, path) {
+				t.Errorf("%s has the field %s, which there is not", tc.document, path)
+			}
+		}
+		if len(fields) < 30 {
+			t.Errorf("%s: got %d fields", tc.crd, len(fields))
+		}
+	}
+}
+
+// The examples in the table of a CMPCertificate's fields are values of these fields.
+func TestFieldExamples(t *testing.T) {
+	for _, row := range rows(t, "docs/certificates.md", "| field | meaning | default | example |") {
+		path, example := quoted.FindStringSubmatch(row[0])[1], quoted.FindStringSubmatch(row[3])
+		if example == nil {
+			t.Errorf("%s has no example", path)
+			continue
+		}
+		spec := fmt.Sprintf("{%s%s%s}", strings.ReplaceAll(path, ".", ": {")+": ", example[1], strings.Repeat("}", strings.Count(path, ".")))
+		var c model.CMPCertificateSpec
+		if err := yaml.UnmarshalStrict([]byte(spec), &c); err != nil {
+			t.Errorf("%s: %v", spec, err)
+			continue
+		}
+		if problems := c.Validate(); problems != nil && strings.Contains(problems.Error(), path) && !strings.Contains(problems.Error(), "missing field(s)") {
+			t.Errorf("%s: %v", spec, problems)
 		}
 	}
 }
@@ -169,7 +209,7 @@ type schema struct {
 	Properties map[string]schema `json:"properties"`
 }
 
-func issuerFields(t *testing.T) map[string]schema {
+func specOf(t *testing.T, resource string) schema {
 	t.Helper()
 	var crd struct {
 		Spec struct {
@@ -180,15 +220,22 @@ func issuerFields(t *testing.T) map[string]schema {
 			} `json:"versions"`
 		} `json:"spec"`
 	}
-	if err := yaml.Unmarshal([]byte(read(t, "deploy/knative/crds/certloop.io_cmpissuers.yaml")), &crd); err != nil {
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/knative/crds/certloop.io_"+resource+".yaml")), &crd); err != nil {
 		t.Fatal(err)
 	}
-	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 }
 
-func resolves(fields map[string]schema, path []string) bool {
-	field, ok := fields[path[0]]
-	return ok && (len(path) == 1 || resolves(field.Properties, path[1:]))
+// leaves are the paths of the fields that have no fields themselves.
+func leaves(s schema, path string) (all []string) {
+	for name, field := range s.Properties {
+		if len(field.Properties) == 0 {
+			all = append(all, path+name)
+		}
+		all = append(all, leaves(field, path+name+".")...)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // The variables that READMEs name exist.

@@ -26,6 +26,7 @@ import (
 const (
 	bootstrap = "kubectl -n demo create secret generic ca-bootstrap"
 	trust     = "kubectl -n demo create secret generic ca-trust"
+	roots     = "kubectl -n demo create secret generic roots"
 )
 
 // demo is a cluster of its own whose namespace demo is that of the documents, with
@@ -112,6 +113,15 @@ func TestExamples(t *testing.T) {
 	d.sh(t, secrets, one(t, "docs/issuers.md", trust))
 	d.apply(t, "docs/issuers.md", "http://ca.example.com:8829/pkix/", ca.URL)
 	d.wait(t, "identity")
+
+	// docs/certificates.md: what is not the default.
+	d.sh(t, secrets, one(t, "docs/certificates.md", roots))
+	d.apply(t, "docs/certificates.md")
+	d.wait(t, "amf-sbi")
+	d.wait(t, "smf-n4")
+	if got := d.cluster.Kubectl(t, "-n", "demo", "get", "secret", "smf-n4", "smf-n4-chain", "-o", "jsonpath={.items[*].data}"); !strings.Contains(got, "smf.key") || !strings.Contains(got, "roots.pem") {
+		t.Errorf("the output of smf-n4 is %s", got)
+	}
 
 	// docs/events.md: the same event by HTTP and by JetStream.
 	if got := d.sh(t, root, one(t, "docs/events.md", "curl")); !strings.HasPrefix(got, "HTTP/1.1 202 ") {

@@ -18,6 +18,16 @@ func TestReasonsDocument(t *testing.T) {
 	generated(t, "../../docs/reasons.md", "reasons", reasonsText())
 }
 
+// The table in docs/certificates.md of what changes do is that of FieldEffects.
+func TestEffectsDocument(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| field | effect | what happens |\n|---|---|---|\n")
+	for _, e := range FieldEffects() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", e.Path, e.Effect, e.Doc)
+	}
+	generated(t, "../../docs/certificates.md", "effects", b.String())
+}
+
 // generated compares what stands between two markers of a document with what belongs
 // there, or writes it there.
 func generated(t *testing.T, path, part, want string) {

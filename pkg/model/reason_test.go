@@ -51,7 +51,7 @@ func reasonConstants(t *testing.T) map[string]string {
 	return found
 }
 
-var writtenLikeAReason = regexp.MustCompile(`^[A-Z][a-z]+[A-Z][A-Za-z]+$`)
+var writtenLikeAReason = regexp.MustCompile(`^([A-Z][A-Za-z]*[a-z][A-Z][A-Za-z]*|[A-Z]{2,}[a-z]+[A-Za-z]*)$`)
 
 // No reason is made up where it is used.
 func TestReasonsInSource(t *testing.T) {
