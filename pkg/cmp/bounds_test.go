@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"io"
 	"log/slog"
@@ -109,13 +110,7 @@ func TestPBMAC1NamesPBES2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := func(id AlgorithmIdentifier) []byte {
-		var w writer
-		w.algorithm(id)
-		return w.b
-	}
-	pbkdf2, pbes2 := name(AlgorithmIdentifier{Algorithm: oidPBKDF2})[2:], name(AlgorithmIdentifier{Algorithm: oidPBES2})[2:]
-	a.Parameters = bytes.Replace(a.Parameters, pbkdf2, pbes2, 1)
+	a.Parameters = asBouncyCastle(a.Parameters)
 	got, err := secret.derive(a, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -123,10 +118,21 @@ func TestPBMAC1NamesPBES2(t *testing.T) {
 	if !bytes.Equal(got.key, want.key) {
 		t.Errorf("got key %x, want %x", got.key, want.key)
 	}
-	a.Parameters = bytes.Replace(a.Parameters, pbes2, name(AlgorithmIdentifier{Algorithm: oidPBMAC1})[2:], 1)
+	a.Parameters = bytes.Replace(a.Parameters, inDER(oidPBES2), inDER(oidPBMAC1), 1)
 	if _, err := secret.derive(a, 0); err == nil {
 		t.Error("another function is taken for PBKDF2")
 	}
+}
+
+// asBouncyCastle names PBES2 in parameters of PBMAC1.
+func asBouncyCastle(parameters []byte) []byte {
+	return bytes.Replace(parameters, inDER(oidPBKDF2), inDER(oidPBES2), 1)
+}
+
+func inDER(oid asn1.ObjectIdentifier) []byte {
+	var w writer
+	w.oid(oid)
+	return w.b
 }
 
 // What PBKDF2 may cost is bounded in hashes: a key of several blocks costs all iterations for each.

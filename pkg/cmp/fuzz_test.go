@@ -5,18 +5,55 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
 
-// seeds are the recorded messages; a fuzz target without them fails.
+// seeds are the recorded messages of every peer; a fuzz target that lacks one fails.
 func seeds(f *testing.F) []golden {
 	f.Helper()
 	all := goldens(f)
-	if len(all) == 0 {
-		f.Fatal("no seeds")
+	for _, peer := range []string{"openssl-", "opensslca-", "bouncycastle-"} {
+		if !slices.ContainsFunc(all, func(g golden) bool { return strings.HasPrefix(g.name, peer) }) {
+			f.Fatalf("no seeds %s*", peer)
+		}
 	}
 	return all
+}
+
+// own are messages of ours, both ways.
+func own(f *testing.F) [][]byte {
+	f.Helper()
+	var out [][]byte
+	for _, s := range []*scene{signed(f), shared(f)} {
+		tr := s.begin(f)
+		reply := seal(f, s.ca.granted(f, tr.Step().Send), s.reply)
+		step, err := tr.Next(reply)
+		if err != nil {
+			f.Fatal(err)
+		}
+		out = append(out, s.begin(f).Step().Send, reply, step.Send)
+	}
+	return out
+}
+
+// maxSlack is what a message may cost besides a multiple of its length, in
+// bytes: lists have up to MaxEntries elements, the largest of half a kilobyte.
+const maxSlack = 128 << 10
+
+// spends fails if run allocates more than sixteen times the length of an input, and slack.
+func spends(t *testing.T, length, slack int, run func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	run()
+	runtime.ReadMemStats(&after)
+	if spent := after.TotalAlloc - before.TotalAlloc; spent > uint64(16*length+slack) {
+		t.Fatalf("%d bytes allocated for an input of %d", spent, length)
+	}
 }
 
 // Whatever parses is encoded the same again, from its fields alone.
@@ -24,8 +61,17 @@ func FuzzParseMessage(f *testing.F) {
 	for _, g := range seeds(f) {
 		f.Add(g.der)
 	}
+	for _, der := range own(f) {
+		f.Add(der)
+	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		m, err := ParseMessage(der)
+		var m *Message
+		var err error
+		slack := maxSlack
+		if p := newParser(der, inMessage); p.bodyTag() == TypeNested {
+			slack *= MaxEntries
+		}
+		spends(t, len(der), slack, func() { m, err = ParseMessage(der) })
 		if err != nil {
 			var syntax *SyntaxError
 			if !errors.As(err, &syntax) || syntax.Field == "" || syntax.Section == "" {
@@ -163,6 +209,7 @@ func FuzzMACParameters(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(true, pbmac1.Parameters)
+	f.Add(true, asBouncyCastle(pbmac1.Parameters))
 	secret := &SharedSecret{Secret: []byte("secret"), AllowSHA1: true}
 	f.Fuzz(func(t *testing.T, pbmac1 bool, parameters []byte) {
 		a := AlgorithmIdentifier{Algorithm: oidPasswordBasedMac, Parameters: parameters}
@@ -170,10 +217,11 @@ func FuzzMACParameters(f *testing.F) {
 			a.Algorithm = oidPBMAC1
 		}
 		start := time.Now()
-		key, err := secret.derive(a, 2000)
-		if err == nil {
-			key.mac([]byte("part"))
-		}
+		spends(t, len(parameters), maxSlack, func() {
+			if key, err := secret.derive(a, 2000); err == nil {
+				key.mac([]byte("part"))
+			}
+		})
 		if took := time.Since(start); took > 5*time.Second {
 			t.Fatalf("took %s", took)
 		}

@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"os"
 	"path/filepath"
@@ -15,9 +16,11 @@ type golden struct {
 	facts  map[string]string
 	der    []byte
 	parsed *Message
+	signer *x509.Certificate
 }
 
-// goldens reads testdata/*.txt: lines of "fact: value", then the message in PEM.
+// goldens reads testdata/*.txt: lines of "fact: value", then the message in PEM,
+// and who signed it if it does not say so itself.
 func goldens(t testing.TB) []golden {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -43,7 +46,7 @@ func readGolden(t testing.TB, file string) golden {
 		fact, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		g.facts[fact] = value
 	}
-	block, _ := pem.Decode(text)
+	block, rest := pem.Decode(text)
 	if block == nil {
 		t.Fatalf("%s: no PEM", file)
 	}
@@ -51,6 +54,11 @@ func readGolden(t testing.TB, file string) golden {
 	g.parsed, err = ParseMessage(g.der)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
+	}
+	if len(g.parsed.ExtraCerts) > 0 {
+		g.signer = parse(t, g.parsed.ExtraCerts[0])
+	} else if block, _ := pem.Decode(rest); block != nil {
+		g.signer = parse(t, block.Bytes)
 	}
 	return g
 }
@@ -102,11 +110,11 @@ func checkProtection(t *testing.T, g *golden) {
 			t.Error("verifies with another secret")
 		}
 	case g.facts["signed"] != "":
-		if err := g.parsed.VerifySignature(parse(t, g.parsed.ExtraCerts[0])); err != nil {
+		if err := g.parsed.VerifySignature(g.signer); err != nil {
 			t.Error(err)
 		}
 		g.parsed.Protection[8] ^= 1
-		if err := g.parsed.VerifySignature(parse(t, g.parsed.ExtraCerts[0])); err == nil {
+		if err := g.parsed.VerifySignature(g.signer); err == nil {
 			t.Error("verifies with another signature")
 		}
 		g.parsed.Protection[8] ^= 1
