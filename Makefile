@@ -15,7 +15,7 @@ export GOFLAGS     := $(strip $(shell go env GOFLAGS) -trimpath -gcflags=all=-dw
 
 FUNCTIONS := enroll renew watch-secrets expiry-scan
 BINARIES  := $(addprefix bin/,certloop $(FUNCTIONS))
-MODULES   := . $(patsubst %/go.mod,%,$(wildcard tools/go.mod test/*/go.mod))
+MODULES   := . $(patsubst %/go.mod,%,$(wildcard tools/go.mod tools/*/go.mod test/*/go.mod))
 PEERS     := $(patsubst %/Makefile,%,$(wildcard test/peers/*/Makefile))
 
 # What a binary is made of. Directories are in it for the files that vanish from them.
@@ -27,6 +27,9 @@ KUBEAPI := $(call sources,test/kubeapi)
 KUBERNETES_VERSION = $(shell sed -n 's/^\tk8s.io\/kubernetes v\(.*\)/\1/p' test/kubeapi/go.mod)
 KUBERNETES_LDFLAGS = $(addprefix -X k8s.io/component-base/version.,gitVersion=v$(KUBERNETES_VERSION) \
 	gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION))) gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION))))
+
+# The version of the chart and its images.
+VERSION  = $(shell sed -n 's/^appVersion: //p' charts/certloop/Chart.yaml)
 
 TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
 FUZZTIME ?= 30s
@@ -64,6 +67,14 @@ bin/certloop: $(PRODUCT)
 $(addprefix bin/,$(FUNCTIONS)): bin/%: $(PRODUCT)
 	go build -ldflags='-s -w' -o $@ ./functions/$*
 
+.PHONY: images
+images: $(BINARIES) ## make a container image of certloop and of each function in bin/images (OCI layouts; no registry or engine)
+	go -C tools/images run . -out $(CURDIR)/bin/images -tag $(VERSION) $(abspath $(BINARIES))
+
+.PHONY: chart
+chart: ## write what the chart takes from the source, and the chart rendered into deploy/knative
+	go -C test/chart test -count=1 -run '^(TestEvents|TestNATSSubjects|TestRightsFollowTheREADMEs|TestRendered)$$' -update .
+
 .PHONY: kubeapi
 kubeapi: bin/kubeapi ## build the Kubernetes API server that tests and run use
 
@@ -98,6 +109,8 @@ unit: ## run the tests that need nothing but Go
 .PHONY: test
 test: build bin/kubeapi peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
 	go -C test/kubeapi test ./internal/...
+	go -C tools/images test ./...
+	CERTLOOP_REQUIRE=all go -C test/chart test -count=1 -timeout=20m .
 	CERTLOOP_REQUIRE=all go test -count=1 -timeout=30m $(ARGS) ./...
 
 .PHONY: chaos
@@ -117,6 +130,8 @@ bench: build bin/kubeapi ## measure: cost of an enrolment, time to a Secret, mem
 lint: ## run the linters of .golangci.yml
 	$(TOOL) golangci-lint run ./...
 	cd test/kubeapi && $(TOOL) golangci-lint run ./...
+	cd test/chart && $(TOOL) golangci-lint run ./...
+	cd tools/images && $(TOOL) golangci-lint run ./...
 
 .PHONY: generate
 generate: ## write deep copies, CRDs, JSON Schemas and what documents repeat, from pkg/model
@@ -124,7 +139,7 @@ generate: ## write deep copies, CRDs, JSON Schemas and what documents repeat, fr
 	go test ./pkg/model -run=Document -count=1 -update
 
 .PHONY: verify
-verify: generate ## check that modules are tidy, Go is formatted and what is generated is committed
+verify: generate chart ## check that modules are tidy, Go is formatted and what is generated is committed
 	@untidy=; for module in $(MODULES); do go -C "$$module" mod tidy -diff || untidy+=" $$module"; done; \
 		if [ -n "$$untidy" ]; then echo "go mod tidy would change:$$untidy"; exit 1; fi
 	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \

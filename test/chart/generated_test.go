@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
@@ -175,6 +176,76 @@ func publisher() []string {
 		all[facts(eventType)+"NAMESPACE.>"] = true
 	}
 	return slices.Sorted(maps.Keys(all))
+}
+
+// rights are what the components may do, in each namespace that is served and in the cluster.
+type rights struct {
+	Namespaced map[string][]rbacv1.PolicyRule `json:"namespaced"`
+	Cluster    map[string][]rbacv1.PolicyRule `json:"cluster"`
+}
+
+// The rights are those that the functions' READMEs name and their tests show to be enough.
+func TestRightsFollowTheREADMEs(t *testing.T) {
+	r := rights{map[string][]rbacv1.PolicyRule{}, map[string][]rbacv1.PolicyRule{}}
+	all := grants{}
+	for _, f := range functions.All(nil) {
+		own := grants{}
+		for _, rule := range functiontest.Rights(t, filepath.Join(root, "functions", f.Name, "README.md")) {
+			own.add(rule)
+		}
+		// An event is about an object of a namespace: only people make CMPClusterIssuers.
+		for _, verb := range []string{"create", "delete"} {
+			delete(own[model.ClusterIssuerResource], verb)
+		}
+		if own.has("secrets") && own.has(model.CertificateResource+"/status") {
+			// Who makes a record is its owner's servant: clusters that check who may block the
+			// deletion of an owner ask for this.
+			own.add(rbacv1.PolicyRule{Resources: []string{model.CertificateResource + "/finalizers"}, Verbs: []string{"update"}})
+		}
+		r.Namespaced[f.Name], r.Cluster[f.Name] = own.rules()
+		for resource, verbs := range own {
+			all.add(rbacv1.PolicyRule{Resources: []string{resource}, Verbs: slices.Collect(maps.Keys(verbs))})
+		}
+	}
+	// It watches itself what Knative's sources watch for the functions.
+	for _, resource := range []string{"secrets", model.CertificateResource, model.IssuerResource, model.ClusterIssuerResource} {
+		all.add(rbacv1.PolicyRule{Resources: []string{resource}, Verbs: []string{"list", "watch"}})
+	}
+	r.Namespaced["all"], r.Cluster["all"] = all.rules()
+	golden(t, chartDir+"/files/rights.yaml", generated(t, r))
+}
+
+// grants are verbs by resource.
+type grants map[string]map[string]bool
+
+func (g grants) add(rule rbacv1.PolicyRule) {
+	for _, resource := range rule.Resources {
+		for _, verb := range rule.Verbs {
+			if g[resource] == nil {
+				g[resource] = map[string]bool{}
+			}
+			g[resource][verb] = true
+		}
+	}
+}
+
+func (g grants) has(resource string) bool { return g[resource] != nil }
+
+// rules puts the resources of the cluster apart from those of namespaces.
+func (g grants) rules() (namespaced, cluster []rbacv1.PolicyRule) {
+	for _, resource := range slices.Sorted(maps.Keys(g)) {
+		group := model.GroupVersion.Group
+		if resource == "secrets" {
+			group = ""
+		}
+		rule := rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: slices.Sorted(maps.Keys(g[resource]))}
+		if name, _, _ := strings.Cut(resource, "/"); name == model.ClusterIssuerResource {
+			cluster = append(cluster, rule)
+		} else {
+			namespaced = append(namespaced, rule)
+		}
+	}
+	return namespaced, cluster
 }
 
 // deploy/knative holds the chart rendered for those who have kubectl alone. Its values name
