@@ -43,7 +43,7 @@ var refusals = []refusal{
 	},
 	{
 		pair: pairOpenSSLCA, operation: opNested, says: "unexpected pkibody",
-		why: "by the server: the CMP of OpenSSL, as of 3.5, has no nested messages (badRequest).",
+		why: "by the server: the CMP of OpenSSL 3.0 takes no nested messages (badRequest).",
 	},
 	{
 		pair: pairOpenSSLCA, protection: "PBMAC1", says: "no suitable sender cert",

@@ -143,10 +143,13 @@ func (r *run) once(ctx context.Context, p *plan) error {
 	return r.save(p, o)
 }
 
+// maxTextShown bounds what is shown of the texts in a status, in characters.
+const maxTextShown = 1024
+
 // report tells what the server has granted.
 func (r *run) report(o *outcome) {
 	if rep, ok := o.answer.Body.(*cmp.RevRep); ok {
-		r.log.info("received PKIStatus: %s %q", rep.Status[0].Status, rep.Status[0].Text)
+		r.log.info("received PKIStatus: %s %.*q", rep.Status[0].Status, maxTextShown, strings.Join(rep.Status[0].Text, "; "))
 	}
 	if o.issued == nil {
 		return
@@ -169,7 +172,35 @@ func (r *run) explain(err error) {
 		r.log.info("new certificates must lead to -out_trusted, and without it to -trusted")
 	}
 	var refusal *cmp.Error
+	if errors.As(err, &refusal) {
+		r.explainRefusal(refusal)
+	}
 	if errors.As(err, &refusal) && refusal.Failure.Has(cmp.FailBadMessageCheck) && r.has("secret") && !r.has("mac") {
 		r.log.info("the default of -mac is hmac-sha1, as in OpenSSL: the server may want -mac hmacWithSHA256")
+	}
+}
+
+// explainRefusal names the bits of failInfo with their numbers, and says what
+// can be done about them. The texts beside them are in the error.
+func (r *run) explainRefusal(refusal *cmp.Error) {
+	advice := map[cmp.Class]string{
+		cmp.ClassPermanent: "the same request will be refused again",
+		cmp.ClassRetryable: "the same request may be granted later",
+		cmp.ClassSecurity:  "the server does not trust us, or what reached it was altered",
+	}
+	var bits []string
+	for n := range 32 {
+		if bit := cmp.FailureInfo(1) << n; refusal.Failure.Has(bit) {
+			bits = append(bits, fmt.Sprintf("%s (%d)", bit, n))
+		}
+	}
+	class := refusal.Failure.Class()
+	switch {
+	case !refusal.Verified:
+		r.log.warn("the refusal is not protected, or not verifiably: anybody may have sent it")
+	case bits == nil:
+		r.log.warn("PKIStatus: %s, without PKIFailureInfo", refusal.Status)
+	default:
+		r.log.warn("PKIStatus: %s, PKIFailureInfo: %s; %s: %s", refusal.Status, strings.Join(bits, ", "), class, advice[class])
 	}
 }

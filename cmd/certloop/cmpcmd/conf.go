@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -12,6 +13,7 @@ import (
 const (
 	maxConfBytes  = 1 << 20 // of a file
 	maxConfValue  = 1 << 16 // of a value, in bytes, once its variables are expanded
+	maxIncludes   = 64      // files, all together
 	defaultedName = "default"
 )
 
@@ -19,6 +21,8 @@ const (
 // names and values. What comes before the first section belongs to [default].
 type conf struct {
 	sections map[string][]entry
+	section  string // the one the next line is in
+	included int    // files
 }
 
 // entry is a name and its value.
@@ -26,20 +30,36 @@ type entry struct{ name, value string }
 
 // loadConf reads a configuration file.
 func loadConf(path string) (*conf, error) {
-	text, err := readFile(path, maxConfBytes)
-	if err != nil {
+	c := newConf()
+	if err := c.load(path); err != nil {
 		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	c, err := parseConf(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("configuration file %s: %w", path, err)
 	}
 	return c, nil
 }
 
+func newConf() *conf {
+	return &conf{sections: map[string][]entry{defaultedName: nil}, section: defaultedName}
+}
+
+// load reads a file. It goes on in the section where what included it was, and
+// leaves behind the one it ends in, as OpenSSL has it.
+func (c *conf) load(path string) error {
+	text, err := readFile(path, maxConfBytes)
+	if err != nil {
+		return err
+	}
+	if err := c.parse(string(text)); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
 func parseConf(text string) (*conf, error) {
-	c := &conf{sections: map[string][]entry{defaultedName: nil}}
-	section := defaultedName
+	c := newConf()
+	return c, c.parse(text)
+}
+
+func (c *conf) parse(text string) error {
 	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	for i := 0; i < len(lines); i++ {
 		start := i
@@ -48,13 +68,37 @@ func parseConf(text string) (*conf, error) {
 			i++
 			line = line[:len(line)-1] + lines[i]
 		}
-		next, err := c.line(section, strings.TrimSpace(uncommented(line)))
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", start+1, err)
+		if err := c.line(strings.TrimSpace(uncommented(line))); err != nil {
+			return fmt.Errorf("line %d: %w", start+1, err)
 		}
-		section = next
 	}
-	return c, nil
+	return nil
+}
+
+// include reads a file, or all files of a directory that end in .cnf or .conf. A
+// path that is not rooted is below OPENSSL_CONF_INCLUDE, if that is set (config(5)).
+func (c *conf) include(path string) error {
+	if dir := os.Getenv("OPENSSL_CONF_INCLUDE"); dir != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	paths := []string{path}
+	if entries, err := os.ReadDir(path); err == nil {
+		paths = nil
+		for _, e := range entries { // sorted
+			if kind := filepath.Ext(e.Name()); kind == ".cnf" || kind == ".conf" {
+				paths = append(paths, filepath.Join(path, e.Name()))
+			}
+		}
+	}
+	for _, path := range paths {
+		if c.included++; c.included > maxIncludes {
+			return fmt.Errorf(".include: more than %d files", maxIncludes)
+		}
+		if err := c.load(path); err != nil {
+			return fmt.Errorf(".include: %w", err)
+		}
+	}
+	return nil
 }
 
 // continued tells whether a line ends in a backslash that is not escaped itself.
@@ -83,37 +127,54 @@ func uncommented(line string) string {
 	return line
 }
 
-// line takes one line and returns the section that the next one is in.
-func (c *conf) line(section, line string) (string, error) {
+// line takes one line.
+func (c *conf) line(line string) error {
 	switch {
 	case line == "":
-		return section, nil
+		return nil
 	case line[0] == '[':
 		name, rest, closed := strings.Cut(line[1:], "]")
 		name = strings.TrimSpace(name)
 		if !closed || name == "" || strings.TrimSpace(rest) != "" {
-			return "", errors.New("not a [section]")
+			return errors.New("not a [section]")
 		}
 		c.sections[name] = append([]entry{}, c.sections[name]...)
-		return name, nil
+		c.section = name
+		return nil
 	case line[0] == '.':
-		return "", fmt.Errorf("%.20q is not supported: put everything into one file", strings.Fields(line)[0])
+		return c.directive(line)
 	}
 	name, value, found := strings.Cut(line, "=")
 	name = strings.TrimSpace(name)
 	if !found || name == "" {
-		return "", errors.New("neither a [section] nor name = value")
+		return errors.New("neither a [section] nor name = value")
 	}
-	in := section
+	in := c.section
 	if s, n, qualified := strings.Cut(name, "::"); qualified {
 		in, name = s, n
 	}
-	value, err := c.expand(section, strings.TrimSpace(value))
+	value, err := c.expand(c.section, strings.TrimSpace(value))
 	if err != nil {
-		return "", err
+		return err
 	}
 	c.put(in, entry{name, value})
-	return section, nil
+	return nil
+}
+
+// directive takes .include PATH or .include = PATH; there are no others that change what we read.
+func (c *conf) directive(line string) error {
+	rest, isInclude := strings.CutPrefix(line, ".include")
+	if !isInclude {
+		return fmt.Errorf("%.20q is not supported: .include is", strings.Fields(line)[0])
+	}
+	path, err := c.expand(c.section, strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest), "=")))
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		return errors.New(".include names no file")
+	}
+	return c.include(path)
 }
 
 // put sets a name; the last one of a name counts, in the place of the first.

@@ -3,6 +3,7 @@ package cmpcmd
 import (
 	"bytes"
 	"encoding/asn1"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -241,6 +242,63 @@ func TestDefaultMAC(t *testing.T) {
 		t.Errorf("there is no advice: %s", got.log)
 	}
 	s.must(line + " -mac hmacWithSHA256")
+}
+
+// TestFailureInfo: every bit of PKIFailureInfo is shown by name, number and what
+// can be done about it, and the server's text makes no mess of the terminal.
+func TestFailureInfo(t *testing.T) {
+	names := strings.Fields("badAlg badMessageCheck badRequest badTime badCertId badDataFormat wrongAuthority incorrectData missingTimeStamp badPOP " +
+		"certRevoked certConfirmed wrongIntegrity badRecipientNonce timeNotAvailable unacceptedPolicy unacceptedExtension addInfoNotAvailable " +
+		"badSenderNonce badCertTemplate signerNotTrusted transactionIdInUse unsupportedVersion notAuthorized systemUnavail systemFailure duplicateCertReq")
+	classes := map[string]string{
+		"badTime": "retryable", "timeNotAvailable": "retryable", "transactionIdInUse": "retryable", "systemUnavail": "retryable", "systemFailure": "retryable",
+		"badMessageCheck": "security", "wrongIntegrity": "security", "badRecipientNonce": "security", "badSenderNonce": "security", "badPOP": "security",
+		"signerNotTrusted": "security", "notAuthorized": "security",
+	}
+	s := newSite(t, responder.Config{})
+	nasty := "\x1b[31mred\x1b[0m\r\nCMP info: forged\u202e\u0007 " + strings.Repeat("long ", 4000)
+	for n, name := range names {
+		class := classes[name]
+		if class == "" {
+			class = "permanent"
+		}
+		t.Run(name, func(t *testing.T) {
+			s.ca.Reject(1<<n, nasty)
+			got := s.run("-cmd ir MAC -newkey @id.key -subject /CN=f -certout @c.pem")
+			checkError(t, got.err, "("+name+")")
+			want := fmt.Sprintf("CMP warning: PKIStatus: rejection, PKIFailureInfo: %s (%d); %s: ", name, n, class)
+			if !strings.Contains(got.log, want) {
+				t.Errorf("the log lacks %q: %.500q", want, got.log)
+			}
+			said := got.log + got.err.Error()
+			if strings.ContainsAny(said, "\x1b\r\u202e\u0007") || strings.Contains(said, "\nCMP info: forged") || len(said) > 4096 {
+				t.Errorf("%d bytes are said, or with control characters: %.500q", len(said), said)
+			}
+		})
+	}
+}
+
+// TestTextsOfGrants: what comes with a success is bounded and harmless, too.
+func TestTextsOfGrants(t *testing.T) {
+	s := newSite(t, responder.Config{})
+	s.identity()
+	nasty := []string{"\x1b[31mred\r\nCMP info: forged", strings.Repeat("long ", 4000)}
+	s.ca.Behave(func(b *responder.Behaviour) {
+		b.Alter = func(m *cmp.Message) {
+			switch body := m.Body.(type) {
+			case *cmp.CertRepMessage:
+				body.Response[0].Status = cmp.StatusInfo{Status: cmp.StatusGrantedWithMods, Text: nasty}
+			case *cmp.RevRep:
+				body.Status[0].Text = nasty
+			}
+		}
+	})
+	for _, line := range []string{"-cmd ir MAC -newkey @new.key -subject /CN=f -certout @c.pem", "-cmd rr MAC -oldcert @c.pem"} {
+		got := s.must(line)
+		if strings.ContainsAny(got.log, "\x1b\r") || strings.Contains(got.log, "\nCMP info: forged") || len(got.log) > 4096 || !strings.Contains(got.log, "red") {
+			t.Errorf("%s: %d bytes are said, or with control characters: %.500q", line, len(got.log), got.log)
+		}
+	}
 }
 
 // TestPersistentConnections counts the connections of one enrolment with

@@ -129,8 +129,18 @@ func (p *peer) command(dir string, program ...string) int {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
+	cmd := exec.CommandContext(ctx, "")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), asCommand+"=1", "OPENSSL_CONF=", "http_proxy=", "HTTP_PROXY=")
+	for len(program) > 0 && strings.HasPrefix(program[0], "OPENSSL_CONF=") {
+		cmd.Env, program = append(cmd.Env, program[0]), program[1:]
+	}
+	cmd.Path, cmd.Args = mustFind(p.T, program[0]), program
+	secret, err := os.Open(p.path("secret.txt"))
+	if err == nil { // some peers have none
+		defer func() { _ = secret.Close() }()
+		cmd.ExtraFiles = []*os.File{secret}
+	}
+	cmd.Stdin = strings.NewReader("s3cret\n")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -142,6 +152,15 @@ func (p *peer) command(dir string, program ...string) int {
 	return cmd.ProcessState.ExitCode()
 }
 
+func mustFind(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestSameFilesAsOpenSSL runs the same command lines with openssl cmp and with
 // this command, against the same CA: exit codes and the files that are there
 // must be the same, and those that do not depend on randomness equal.
@@ -151,6 +170,11 @@ func TestSameFilesAsOpenSSL(t *testing.T) {
 		p.command(p.dir, "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", name)
 	}
 	p.command(p.dir, "openssl", "pkcs8", "-topk8", "-in", "new.key", "-passout", "pass:phrase", "-out", "encrypted.key")
+	p.command(p.dir, "openssl", "pkcs8", "-topk8", "-v2", "des3", "-in", "new.key", "-passout", "pass:phrase", "-out", "des3.key")
+	p.command(p.dir, "openssl", "ec", "-aes128", "-in", "new.key", "-passout", "pass:phrase", "-out", "legacy.key")
+	t.Setenv("CERTLOOP_TEST_PHRASE", "phrase")
+	writeTestFile(t, p.path("phrase.txt"), "phrase\nnot this\n")
+	writeTestFile(t, p.path("ext.cnf"), "[ext]\nkeyUsage = critical, digitalSignature\nextendedKeyUsage = serverAuth\nsubjectAltName = @names\n[names]\nDNS.1 = a.example\nIP.1 = 10.0.0.9\n")
 	p.command(p.dir, "openssl", "req", "-new", "-key", "new.key", "-subj", "/CN=csr", "-addext", "subjectAltName=DNS:csr.example", "-out", "new.csr")
 	writeTestFile(t, p.path("cmp.cnf"), "[cmp]\ncmd = cr\ncert = ../id.pem\nkey = ../id.key\ntrusted = ../state/ca.crt\n[new]\nnewkey = ../new.key\nsubject = /CN=conf\ncertout = c.pem\n[quiet]\nverbosity = 3\ntrusted =\n")
 	const mac = " -ref 1234 -secret file:../secret.txt"
@@ -185,6 +209,56 @@ func TestSameFilesAsOpenSSL(t *testing.T) {
 		{"unknown option", "-frobnicate -cmd cr", 1},
 		{"unknown command", "-cmd ccr" + sign, 1},
 		{"no server answers", "-server 127.0.0.1:1 -cmd cr -newkey ../new.key -certout c.pem -reqout r.der" + sign, 1},
+		{"PKCS#12", "-cmd cr -newkey ../new.key -certout c.pem -trusted ../state/ca.crt -cert ../id.p12 -key ../id.p12 -keypass pass:phrase", 0},
+		{"PKCS#12, wrong pass phrase", "-cmd cr -newkey ../new.key -certout c.pem -reqout r.der -trusted ../state/ca.crt -cert ../id.p12 -key ../id.p12 -keypass pass:no", 1},
+		{"old PEM, phrase in the environment", "-cmd ir -newkey ../legacy.key -newkeypass env:CERTLOOP_TEST_PHRASE -subject /CN=id -certout c.pem" + mac, 0},
+		{"triple DES, phrase in a file", "-cmd ir -newkey ../des3.key -newkeypass file:../phrase.txt -subject /CN=id -certout c.pem" + mac, 0},
+		{"absent phrase", "-cmd ir -newkey ../des3.key -newkeypass env:CERTLOOP_ABSENT -subject /CN=id -certout c.pem" + mac, 1},
+		{"secret of a descriptor", "-cmd ir -newkey ../id.key -subject /CN=id -certout c.pem -ref 1234 -secret fd:3", 0},
+		{"secret of stdin", "-cmd ir -newkey ../id.key -subject /CN=id -certout c.pem -ref 1234 -secret stdin", 0},
+		{"secret without a source", "-cmd ir -newkey ../id.key -subject /CN=id -certout c.pem -ref 1234 -secret s3cret", 0},
+		{"unknown reference", "-cmd ir -newkey ../id.key -subject /CN=id -certout c.pem -ref 99 -secret pass:s3cret", 1},
+		{"extensions of a section", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -config ../ext.cnf -reqexts ext" + sign, 0},
+		{"no such extensions", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -config ../ext.cnf -reqexts nosuch" + sign, 1},
+		{"policies", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -policy_oids 1.2.3.4,1.2.3.5" + sign, 0},
+		{"no names by default", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -san_nodefault" + sign, 0},
+		{"days", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -days 3" + sign, 0},
+		{"SHA-512", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -digest sha512" + sign, 0},
+		{"unknown digest", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -digest frobnicate" + sign, 1},
+		{"implicit confirmation not granted", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -implicit_confirm -reqout 1,2,3" + sign, 0},
+		{"another recipient", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -recipient /CN=somebody" + sign, 0},
+		{"an issuer", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -issuer /CN=somebody" + sign, 0},
+		{"generalInfo", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -geninfo 1.2.3.4:int:5" + sign, 0},
+		{"bad generalInfo", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -geninfo 1.2.3.4:real:5" + sign, 1},
+		{"more extraCerts", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -extracerts ../state/ca.crt" + sign, 0},
+		{"own chain", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -own_trusted ../state/ca.crt" + sign, 0},
+		{"own chain that leads nowhere", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -own_trusted ../id.pem -untrusted ../id.pem -cert ../state/ca.crt -key ../id.key -trusted ../state/ca.crt", 1},
+		{"a name without a slash", "-cmd cr -newkey ../new.key -subject CN=e -certout c.pem" + sign, 1},
+		{"a key that is not that of the certificate", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -cert ../id.pem -key ../new.key -trusted ../state/ca.crt", 1},
+		{"no such file", "-cmd cr -newkey ../absent.key -subject /CN=e -certout c.pem" + sign, 1},
+		{"bad format", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -certform P7" + sign, 1},
+		{"a number that is none", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -days many" + sign, 1},
+		{"kur of the signer", "-cmd kur -newkey ../new.key -certout c.pem -chainout chain.pem" + sign, 0},
+		{"kur of nothing", "-cmd kur -newkey ../new.key -certout c.pem" + mac, 1},
+		{"p10cr without a request", "-cmd p10cr -certout c.pem" + sign, 1},
+		{"rr by request", "-cmd rr -csr ../new.csr -revreason 1" + sign, 1},
+		{"rr of nothing", "-cmd rr" + sign, 1},
+		{"rr for no reason there is", "-cmd rr -oldcert c.pem -revreason 11" + sign, 1},
+		{"genm", "-cmd genm -infotype currentCRL" + sign, 0},
+		{"genm by secret", "-cmd genm -infotype suppLangTags" + mac, 0},
+		{"genm for what has no name", "-cmd genm -infotype frobnicate" + sign, 1},
+		{"twice", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -repeat 2 -reqout 1,2,3,4" + sign, 0},
+		{"no persistent connection", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -keep_alive 0" + sign, 0},
+		{"persistent connection required", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -keep_alive 2" + sign, 0},
+		{"no such proxy", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -proxy 127.0.0.1:1" + sign, 1},
+		{"not for this host", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -proxy 127.0.0.1:1 -no_proxy 127.0.0.1" + sign, 0},
+		{"unprotected", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -unprotected_requests" + sign, 1},
+		{"another path", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -path nowhere" + sign, 1},
+		{"the right path", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -path pkix/" + sign, 0},
+		{"the file of the environment", "OPENSSL_CONF=../cmp.cnf -section cmp,new -san_nodefault", 0},
+		{"the file of the system", "OPENSSL_CONF=/etc/ssl/openssl.cnf -section default -cmd cr -newkey ../new.key -subject /CN=e -certout c.pem" + sign, 0},
+		{"to be replayed", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -rspout 3,4" + sign, 0},
+		{"replayed", "-cmd cr -newkey ../new.key -subject /CN=e -certout c.pem -rspin ../to_be_replayed.ours/3,../to_be_replayed.ours/4" + sign, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -200,7 +274,8 @@ func TestSameFilesAsOpenSSL(t *testing.T) {
 			}
 		})
 		if tt.name == "ir" {
-			writeTestFile(t, p.path("id.pem"), readTestFile(t, p.path("ir ours/c.pem")))
+			writeTestFile(t, p.path("id.pem"), readTestFile(t, p.path("ir.ours/c.pem")))
+			p.command(p.dir, "openssl", "pkcs12", "-export", "-in", "id.pem", "-inkey", "id.key", "-passout", "pass:phrase", "-out", "id.p12")
 		}
 	}
 }
@@ -216,9 +291,14 @@ type outcomeOf struct {
 // for rr there is a certificate to revoke.
 func (p *peer) both(name, line string) (ours, theirs outcomeOf) {
 	p.Helper()
-	ours.dir, theirs.dir = p.path(name+" ours"), p.path(name+" theirs")
+	dir := strings.ReplaceAll(name, " ", "_")
+	ours.dir, theirs.dir = p.path(dir+".ours"), p.path(dir+".theirs")
 	args := append([]string{"-server", p.server}, strings.Fields(line)...)
-	if !strings.Contains(line, "-config") {
+	var environment []string
+	if strings.HasPrefix(args[2], "OPENSSL_CONF=") {
+		environment = []string{args[2]}
+		args = slices.Delete(args, 2, 3)
+	} else if !strings.Contains(line, "-config") {
 		args = append(args, "-config", "")
 	}
 	for o, client := range map[*outcomeOf][]string{&ours: {os.Args[0]}, &theirs: {"openssl", "cmp"}} {
@@ -229,7 +309,7 @@ func (p *peer) both(name, line string) (ours, theirs outcomeOf) {
 			p.command(o.dir, "openssl", "cmp", "-config", "", "-server", p.server, "-cmd", "cr", "-newkey", "../new.key", "-certout", "c.pem",
 				"-cert", "../id.pem", "-key", "../id.key", "-trusted", "../state/ca.crt")
 		}
-		o.code = p.command(o.dir, slices.Concat(client, args)...)
+		o.code = p.command(o.dir, slices.Concat(environment, client, args)...)
 		entries, err := os.ReadDir(o.dir)
 		if err != nil {
 			p.Fatal(err)

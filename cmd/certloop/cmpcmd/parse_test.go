@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -200,7 +201,9 @@ func TestConfRefuses(t *testing.T) {
 		"open brace":        {"a = ${b", "without a closing brace"},
 		"unknown variable":  {"[cmp]\na = $b", "line 2: variable $cmp::b has no value"},
 		"not in the env":    {"a = $ENV::CERTLOOP_ABSENT", "variable $ENV::CERTLOOP_ABSENT has no value"},
-		"include":           {".include other.cnf", `".include" is not supported`},
+		"pragma":            {".pragma = dollarid:on", `".pragma" is not supported`},
+		"absent include":    {".include /absent/file", "/absent/file"},
+		"include of none":   {".include =", ".include names no file"},
 		"variables explode": {"a = " + strings.Repeat("x", 1000) + "\nb = " + strings.Repeat("$a", 60) + "\nc = $b$b", "more than 65536 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -214,6 +217,9 @@ func FuzzConf(f *testing.F) {
 	f.Add("[cmp]\na = $b\\\n c\n# d\n'e' = \"f\"")
 	f.Add("a = ${x}$(y)$z::w\\")
 	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, ".include") {
+			t.Skip("files of this machine")
+		}
 		c, err := parseConf(text)
 		if err != nil {
 			return
@@ -226,6 +232,33 @@ func FuzzConf(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestInclude: files, directories, relative to OPENSSL_CONF_INCLUDE, and what is in them counts in the section they end in.
+func TestInclude(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("OPENSSL_CONF_INCLUDE", dir)
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"main.cnf": "ref = top\n[cmp]\n.include = sub.cnf\ncmd = ir\n.include d\n", "sub.cnf": "days = 3\n[other]\ndays = 4\n",
+		"d/a.cnf": "mac = first\n", "d/b.conf": "mac = second\n", "d/c.txt": "mac = none\n", "loop.cnf": "\n.include loop.cnf\n",
+	} {
+		writeTestFile(t, filepath.Join(dir, name), text)
+	}
+	c, err := loadConf(filepath.Join(dir, "main.cnf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]entry{
+		"default": {{"ref", "top"}}, "cmp": {{"days", "3"}}, "other": {{"days", "4"}, {"cmd", "ir"}, {"mac", "second"}},
+	}
+	if !maps.EqualFunc(c.sections, want, slices.Equal) {
+		t.Errorf("sections %v, want %v", c.sections, want)
+	}
+	_, err = loadConf(filepath.Join(dir, "loop.cnf"))
+	checkError(t, err, "more than 64 files")
 }
 
 func TestPasswords(t *testing.T) {
@@ -305,14 +338,91 @@ func TestParseServer(t *testing.T) {
 	}
 }
 
-// TestDocumentation: docs/cmp-command.md names every option.
+// TestDocumentation: docs/cmp-command.md has the table of options as it is.
 func TestDocumentation(t *testing.T) {
-	text := readTestFile(t, "../../../docs/cmp-command.md")
+	const path, begin, end = "../../../docs/cmp-command.md", "-update -->\n", "<!-- end -->"
+	text := readTestFile(t, path)
+	before, rest, found := strings.Cut(text, begin)
+	old, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no place for the table", path)
+	}
+	table := optionTable(opensslOptions(t))
+	if *update {
+		writeTestFile(t, path, before+begin+table+end+after)
+	} else if old != table {
+		t.Errorf("%s has another table of options: write it anew with -update", path)
+	}
+}
+
+// opensslOptions are the versions of openssl cmp that have an option, by name.
+func opensslOptions(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for line := range strings.Lines(readTestFile(t, "testdata/openssl.options")) {
+		versions, names, ok := strings.Cut(line, ":")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		for name := range strings.FieldsSeq(names) {
+			all[name] = versions
+		}
+	}
+	return all
+}
+
+func optionTable(versions map[string]string) string {
+	var b strings.Builder
+	b.WriteString("\n| option | OpenSSL | what it does, or why it is refused |\n|---|---|---|\n")
+	row := func(names []string, has, text string) {
+		only := map[string]string{"3.0 3.5": "", "3.0": "3.0", "3.5": "3.5", "": "not there"}[has]
+		text = strings.NewReplacer("|", "\\|", "<", "&lt;").Replace(text)
+		fmt.Fprintf(&b, "| `-%s` | %s | %s |\n", strings.Join(names, "` `-"), only, text)
+	}
 	for _, g := range groups {
-		for _, o := range g.options {
-			if !strings.Contains(text, "`-"+o.name+"`") {
-				t.Errorf("-%s is not documented", o.name)
+		var same []string // refused for one reason
+		for i, o := range g.options {
+			if o.reason == "" {
+				row([]string{o.name}, versions[o.name], o.help)
+				continue
+			}
+			same = append(same, o.name)
+			if i+1 < len(g.options) && g.options[i+1].reason == o.reason && versions[g.options[i+1].name] == versions[o.name] {
+				continue
+			}
+			row(same, versions[o.name], "**refused**: "+o.reason)
+			same = nil
+		}
+	}
+	return b.String() + "\n"
+}
+
+// TestOptionsOfOpenSSL: none of its options is unknown here, neither those of
+// the versions we know nor those of the one at hand.
+func TestOptionsOfOpenSSL(t *testing.T) {
+	for name := range opensslOptions(t) {
+		if _, ok := lookup(name); !ok {
+			t.Errorf("-%s is not known", name)
+		}
+	}
+	if _, err := exec.LookPath("openssl"); err != nil {
+		skipOrFail(t, "no openssl in PATH")
+	}
+	out, err := exec.CommandContext(t.Context(), "openssl", "cmp", "-help").CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for line := range strings.Lines(string(out)) {
+		if name, ok := strings.CutPrefix(line, " -"); ok {
+			found++
+			name = strings.Fields(name)[0]
+			if _, ok := lookup(name); !ok {
+				t.Errorf("-%s of the openssl at hand is not known", name)
 			}
 		}
+	}
+	if found < 100 {
+		t.Errorf("openssl cmp -help shows %d options, want more than 100", found)
 	}
 }
