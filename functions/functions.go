@@ -83,6 +83,8 @@ func WatchSecrets() service.Function {
 			model.RefUpdate: s.about(w.Changed),
 			model.RefDelete: s.about(w.Changed),
 			model.Ping:      s.about(w.Sweep),
+
+			model.SweepContinued: s.about(w.Sweep),
 		}, nil
 	}}
 }
@@ -132,7 +134,7 @@ func watcher(env *service.Env) (*lifecycle.Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lifecycle.Watcher{Ledger: store, Namespaces: env.Namespaces, Now: env.Now}, nil
+	return &lifecycle.Watcher{Ledger: store, Namespaces: env.Namespaces, Namespace: env.OwnNamespace(), Now: env.Now}, nil
 }
 
 // holder names this process in leases: people read the host, the UUID makes it unique.

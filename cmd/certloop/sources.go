@@ -75,6 +75,9 @@ func (s *sources) run(ctx context.Context) error {
 // sweep asks for a look at everything.
 func (s *sources) sweep(ctx context.Context) { s.publish(ctx, s.ping(scanSweep)) }
 
+// watchedSecrets selects what we write, and what people marked as the input of an issuer.
+const watchedSecrets = model.RoleLabel + " in (" + model.RoleRecord + "," + model.RoleOutput + "," + model.RoleInput + ")"
+
 // feeds are what is watched: our custom resources and the Secrets we manage.
 func (s *sources) feeds() ([]*feed, error) {
 	objects, err := dynamic.NewForConfig(s.Kube)
@@ -96,7 +99,7 @@ func (s *sources) feeds() ([]*feed, error) {
 			all = append(all, s.own(resource, ns, listWatch(client, "")))
 		}
 		client := secrets.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(ns)
-		all = append(all, s.secrets(ns, listWatch(client, model.ManagedByLabel+"="+model.ManagedBy)))
+		all = append(all, s.secrets(ns, listWatch(client, watchedSecrets)))
 	}
 	return all, nil
 }

@@ -42,8 +42,8 @@ func TestTick(t *testing.T) {
 			ping := f.Testdata(t, "ping.json")
 			told := window()
 			f.Post(t, mode, ping)
-			f.WantFacts(t, model.CertificateExpiring, model.CertificateExpired, model.ScanCompleted)
-			f.WantWork(t, "certloop.work.renew.due", "certloop.work.renew.expired", "certloop.work.enroll.forgotten")
+			f.WantFacts(t, model.CertificateExpired, model.CertificateExpiring, model.ScanCompleted)
+			f.WantWork(t, "certloop.work.enroll.forgotten", "certloop.work.renew.expired", "certloop.work.renew.due")
 			for eventType, name := range map[string]string{model.CertificateExpiring: "due", model.CertificateExpired: "expired"} {
 				facts := f.Facts(t, eventType, w.Key(name))
 				if len(facts) != 1 {
@@ -71,8 +71,8 @@ func TestTick(t *testing.T) {
 			if window() != told {
 				return // told anew, and rightly
 			}
-			f.WantFacts(t, model.CertificateExpiring, model.CertificateExpired, model.ScanCompleted, model.ScanCompleted)
-			f.WantWork(t, "certloop.work.renew.due", "certloop.work.renew.expired", "certloop.work.enroll.forgotten")
+			f.WantFacts(t, model.CertificateExpired, model.CertificateExpiring, model.ScanCompleted, model.ScanCompleted)
+			f.WantWork(t, "certloop.work.enroll.forgotten", "certloop.work.renew.expired", "certloop.work.renew.due")
 		})
 	}
 }

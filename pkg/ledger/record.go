@@ -2,10 +2,13 @@ package ledger
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,15 +34,17 @@ const (
 // Record is what is known of one certificate: what was issued last, and the
 // transaction that is in flight.
 type Record struct {
-	Current *Issuance   // the certificate in use; nil before the first
-	Flight  *Flight     // the transaction in flight; nil when there is none
-	Lease   *Lease      // who works on it; nil when nobody does
-	Fence   int64       // counts claims; a higher one beats a lower one
-	Attempt Attempts    // what failed since the last success
-	Contest Contest     // who else writes the output
-	Former  []*Issuance // of a CMP identity: what it was before, latest first, for transactions begun with it
-	owner   *model.CMPCertificate
-	secret  *corev1.Secret // as read; nil when there is none yet
+	Current *Issuance // the certificate in use; nil before the first
+	Flight  *Flight   // the transaction in flight; nil when there is none
+	Lease   *Lease    // who works on it; nil when nobody does
+	Fence   int64     // counts claims; a higher one beats a lower one
+	Attempt Attempts  // what failed since the last success
+	Contest Contest   // who else writes the output
+	// Superseded are the fingerprints of the certificates that were in use before, latest first.
+	Superseded []string
+	Former     []*Issuance // of a CMP identity: what it was before, latest first, for transactions begun with it
+	owner      *model.CMPCertificate
+	secret     *corev1.Secret // as read; nil when there is none yet
 }
 
 // Issuance is a certificate with its key.
@@ -123,6 +128,7 @@ type state struct {
 	Fence       int64        `json:"fence,omitempty"`
 	Attempt     Attempts     `json:"attempt,omitzero"`
 	Contest     *Contest     `json:"contest,omitempty"`
+	Superseded  []string     `json:"superseded,omitempty"`
 	Keyless     bool         `json:"keyless,omitempty"`
 	Adopted     bool         `json:"adopted,omitempty"`
 }
@@ -187,16 +193,32 @@ func (r *Record) Claim(holder string) {
 // Promote makes what was issued the certificate in use and ends the transaction and
 // the lease. It takes effect with Save.
 func (r *Record) Promote(anchors []*x509.Certificate, now time.Time) {
-	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Revision: 1, Config: r.Flight.Config, Stored: now, Cause: r.Flight.Cause, Differences: r.Flight.Differences}
+	next := &Issuance{Key: r.Flight.Key, Chain: r.Flight.Chain, Anchors: anchors, Config: r.Flight.Config, Stored: now, Cause: r.Flight.Cause, Differences: r.Flight.Differences}
 	r.retire(now)
-	if r.Current != nil {
-		next.Revision = r.Current.Revision + 1
-	}
-	if r.Current != nil {
-		next.Bundle = r.Current.Bundle
-	}
 	orphans := r.Attempt.Orphans
-	r.Current, r.Flight, r.Lease, r.Attempt = next, nil, nil, Attempts{Orphans: orphans}
+	r.Replace(next)
+	r.Flight, r.Lease, r.Attempt = nil, nil, Attempts{Orphans: orphans}
+}
+
+// maxSuperseded bounds the certificates that are remembered by their fingerprints.
+const maxSuperseded = 8
+
+// Replace makes another certificate the one in use. It takes effect with Save.
+func (r *Record) Replace(next *Issuance) {
+	next.Revision = 1
+	if c := r.Current; c != nil {
+		next.Revision, next.Bundle = c.Revision+1, c.Bundle
+		sum := sha256.Sum256(c.Certificate().Raw)
+		r.Superseded = append([]string{hex.EncodeToString(sum[:])}, r.Superseded...)
+		r.Superseded = r.Superseded[:min(len(r.Superseded), maxSuperseded)]
+	}
+	r.Current = next
+}
+
+// WasInUse tells whether a certificate was the one in use before.
+func (r *Record) WasInUse(c *x509.Certificate) bool {
+	sum := sha256.Sum256(c.Raw)
+	return slices.Contains(r.Superseded, hex.EncodeToString(sum[:]))
 }
 
 // Save writes the record if nobody has written it since it was read, and takes over
@@ -222,7 +244,7 @@ func (s *Store) Save(ctx context.Context, r *Record) error {
 }
 
 func (r *Record) encode() (*corev1.Secret, error) {
-	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt}
+	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt, Superseded: r.Superseded}
 	if len(r.Contest.Rewrites) > 0 || !r.Contest.Stopped.IsZero() {
 		st.Contest = &r.Contest
 	}
@@ -298,7 +320,7 @@ func decode(secret *corev1.Secret) (*Record, error) {
 	if err := json.Unmarshal(secret.Data[stateKey], &st); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateKey, err)
 	}
-	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Former: decodeFormer(secret.Data)}
+	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Superseded: st.Superseded, Former: decodeFormer(secret.Data)}
 	if st.Contest != nil {
 		r.Contest = *st.Contest
 	}

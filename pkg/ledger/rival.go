@@ -31,7 +31,7 @@ func partFields() []string {
 // of cert. It costs one list for each of these Secrets, and four more where outputs in the
 // namespace have parts in Secrets of their own.
 func (s *Store) Rivals(ctx context.Context, cert *model.CMPCertificate) (rivals []Rival, err error) {
-	fields, err := s.outputFields(ctx, cert)
+	fields, err := s.outputFields(ctx, cert.Namespace, cert.Spec.Output.HasParts())
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,11 @@ func (s *Store) Rivals(ctx context.Context, cert *model.CMPCertificate) (rivals 
 
 // CertificatesOf visits the configurations that name a Secret as a part of their output.
 func (s *Store) CertificatesOf(ctx context.Context, namespace, secret string, visit func(*model.CMPCertificate) error) error {
-	return s.naming(ctx, namespace, append(partFields(), outputField), secret, visit)
+	fields, err := s.outputFields(ctx, namespace, false)
+	if err != nil {
+		return err
+	}
+	return s.naming(ctx, namespace, fields, secret, visit)
 }
 
 // naming visits, once, every configuration one of whose fields names a Secret that its
@@ -107,18 +111,19 @@ const maxNamespaces = 10_000
 
 var errFound = errors.New("found")
 
-// outputFields are the fields by which another configuration could name a Secret of cert.
-func (s *Store) outputFields(ctx context.Context, cert *model.CMPCertificate) ([]string, error) {
+// outputFields are the fields by which configurations of a namespace name Secrets. parts says
+// that there is one whose parts go to Secrets of their own.
+func (s *Store) outputFields(ctx context.Context, namespace string, parts bool) ([]string, error) {
 	all := append([]string{outputField}, partFields()...)
-	if cert.Spec.Output.HasParts() {
-		s.partless.set(cert.Namespace, false)
+	if parts {
+		s.partless.set(namespace, false)
 		return all, nil
 	}
-	if s.partless.has(cert.Namespace) {
+	if s.partless.has(namespace) {
 		return all[:1], nil
 	}
 	for _, field := range partFields() {
-		err := s.certificates(ctx, cert.Namespace, field+"!=", func(*model.CMPCertificate) error { return errFound })
+		err := s.certificates(ctx, namespace, field+"!=", func(*model.CMPCertificate) error { return errFound })
 		if errors.Is(err, errFound) {
 			return all, nil
 		}
@@ -126,6 +131,6 @@ func (s *Store) outputFields(ctx context.Context, cert *model.CMPCertificate) ([
 			return nil, err
 		}
 	}
-	s.partless.set(cert.Namespace, true)
+	s.partless.set(namespace, true)
 	return all[:1], nil
 }

@@ -38,10 +38,11 @@ func (a *attempt) adoptOrigin(ctx context.Context) error {
 
 // adoptReplacement takes over what somebody has put into the output in place of what was
 // delivered, if it is as good: a pair that the configuration and the issuer's trust allow.
-// Everything else is repaired.
+// Everything else is repaired, and so is what was delivered before: a restored backup is no
+// decision.
 func (a *attempt) adoptReplacement(ctx context.Context, found ledger.Outputs) (bool, error) {
 	held, err := ledger.Held(a.cert, found)
-	if err != nil || held.Certificate().Equal(a.rec.Current.Certificate()) || a.isFormer(found) || !a.inForce(held.Certificate()) {
+	if err != nil || held.Certificate().Equal(a.rec.Current.Certificate()) || a.rec.WasInUse(held.Certificate()) || !a.inForce(held.Certificate()) {
 		return false, nil //nolint:nilerr // what cannot be read is not as good
 	}
 	for _, d := range a.differencesOf(held.Certificate()) {
@@ -53,14 +54,8 @@ func (a *attempt) adoptReplacement(ctx context.Context, found ledger.Outputs) (b
 	if err != nil || len(anchors) == 0 {
 		return false, err
 	}
-	held.Anchors, held.Bundle = anchors, a.rec.Current.Bundle
+	held.Anchors = anchors
 	return true, a.take(ctx, held)
-}
-
-// isFormer: what is there is what was delivered before, put back by somebody: a restored
-// backup, not a decision.
-func (a *attempt) isFormer(found ledger.Outputs) bool {
-	return a.rec.Outdated(found[a.cert.Spec.Output.CertificateSecretName()])
 }
 
 func (a *attempt) inForce(c *x509.Certificate) bool {
@@ -80,15 +75,13 @@ func (a *attempt) trusts(ctx context.Context, chain []*x509.Certificate) ([]*x50
 
 // take makes what was found the certificate in use, as a revision of its own.
 func (a *attempt) take(ctx context.Context, held *ledger.Issuance) error {
-	held.Adopted, held.Config, held.Stored, held.Cause, held.Revision = true, a.config, a.o.now(), model.Correlation(a.in), 1
+	held.Adopted, held.Config, held.Stored, held.Cause = true, a.config, a.o.now(), model.Correlation(a.in)
 	held.Keyless = !a.cert.Spec.KeepsKey()
-	if a.rec.Current != nil {
-		held.Revision = a.rec.Current.Revision + 1
-	}
 	for _, d := range a.differencesOf(held.Certificate()) {
 		held.Differences = append(held.Differences, d.String())
 	}
-	a.rec.Current, a.rec.Attempt = held, ledger.Attempts{Orphans: a.rec.Attempt.Orphans}
+	a.rec.Replace(held)
+	a.rec.Attempt = ledger.Attempts{Orphans: a.rec.Attempt.Orphans}
 	return a.save(ctx, "adopt")
 }
 

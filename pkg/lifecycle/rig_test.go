@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	typed "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/ledger"
@@ -35,10 +36,12 @@ import (
 type rig struct {
 	t       testing.TB
 	ns      string
+	config  *rest.Config
 	store   *ledger.Store
 	secrets typed.SecretInterface
 	dynamic dynamic.Interface
 	ca      *responder.Running
+	watch   *lifecycle.Watcher
 
 	mu    sync.Mutex
 	ahead time.Duration // of the real clock
@@ -55,7 +58,7 @@ func newRig(t testing.TB, behave func(*responder.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, ns: cluster.Namespace(t), store: store}
+	r := &rig{t: t, ns: cluster.Namespace(t), store: store, config: cluster.Config()}
 	r.dynamic = dynamic.NewForConfigOrDie(cluster.Config())
 	r.secrets = kubernetes.NewForConfigOrDie(cluster.Config()).CoreV1().Secrets(r.ns)
 	cfg := responder.Config{SharedSecrets: map[string]string{"ref": "correct horse"}, Now: r.now}
@@ -98,6 +101,16 @@ func (r *rig) key(name string) types.NamespacedName {
 
 func (r *rig) obtainer(trace func(lifecycle.Step)) *lifecycle.Obtainer {
 	return &lifecycle.Obtainer{Ledger: r.store, Holder: "test", Log: slog.New(slog.DiscardHandler), Now: r.now, Namespace: r.ns, Trace: trace}
+}
+
+// watcher is the same one for all events, as in a process.
+func (r *rig) watcher() *lifecycle.Watcher {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.watch == nil {
+		r.watch = &lifecycle.Watcher{Ledger: r.store, Namespaces: []string{r.ns}, Now: r.now}
+	}
+	return r.watch
 }
 
 func (r *rig) secret(name string, data map[string][]byte) {
@@ -208,14 +221,15 @@ func (r *rig) wait() time.Duration {
 func due(e event.Event) time.Time { t, _ := model.DueTime(e); return t }
 
 func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, error) {
-	w := &lifecycle.Watcher{Ledger: r.store, Namespaces: []string{r.ns}, Now: r.now}
+	w := r.watcher()
 	handlers := map[string]func(context.Context, event.Event) ([]event.Event, error){
 		model.ConfigCreated: o.ConfigDeclared, model.ConfigUpdated: o.ConfigDeclared, model.ConfigDeleted: o.ConfigWithdrawn,
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
-		model.ResourceAdd: o.Observed, model.ResourceUpdate: o.Observed,
 		model.EnrollmentRequested: o.Enroll, model.RecreationRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
 		model.InputChanged:        o.InputChanged,
 		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew,
+		model.SweepContinued: w.Sweep,
+		model.ResourceAdd:    o.Observed, model.ResourceUpdate: o.Observed,
 		model.RefAdd: w.Changed, model.RefUpdate: w.Changed, model.RefDelete: w.Changed,
 	}
 	handler := handlers[in.Type()]
@@ -395,4 +409,18 @@ func (r *rig) kubectlApply(body string) {
 	if _, err := resource.Apply(r.t.Context(), obj.GetName(), &obj, metav1.ApplyOptions{FieldManager: "kubectl", Force: true}); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// apiEvent is what an ApiServerSource tells of a configuration as it is now.
+func (r *rig) apiEvent(eventType, name string) event.Event {
+	r.t.Helper()
+	c, err := r.store.Certificate(r.t.Context(), r.key(name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	e := model.NewEvent(eventType, types.NamespacedName{}, c)
+	e.SetExtension("kind", model.CertificateKind)
+	e.SetExtension("namespace", r.ns)
+	e.SetExtension("name", name)
+	return e
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -20,8 +22,12 @@ type Watcher struct {
 	Ledger *ledger.Store
 	// Namespaces are the ones scans look into; all of them when empty.
 	Namespaces []string
+	// Namespace is certloop's own: there are the Secrets that a CMPClusterIssuer names.
+	Namespace string
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
+
+	memory sweepMemory
 }
 
 func (w *Watcher) now() time.Time {
@@ -32,20 +38,94 @@ func (w *Watcher) now() time.Time {
 }
 
 // Changed handles the events of an ApiServerSource about Secrets: an output that no
-// longer holds what was delivered becomes secret.modified or secret.deleted. Our own
-// writes are recognised by their content and tell nothing.
-func (w *Watcher) Changed(ctx context.Context, in event.Event) (out []event.Event, err error) {
+// longer holds what was delivered becomes secret.modified or secret.deleted, a Secret that
+// an issuer has not seen yet as it is now, or that is gone, input.changed. Our own writes are
+// recognised by their content and tell nothing.
+func (w *Watcher) Changed(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
 	if err != nil {
 		return nil, err
 	}
-	q := ledger.Query{Namespace: key.Namespace, SecretName: key.Name}
-	err = w.Ledger.Certificates(ctx, q, func(c *model.CMPCertificate) error {
+	secret, err := w.Ledger.Secret(ctx, key)
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return w.gone(ctx, key, in)
+	case err != nil:
+		return nil, err
+	case secret.Labels[model.RoleLabel] == model.RoleRecord:
+		return nil, nil
+	case secret.Labels[model.RoleLabel] == model.RoleInput:
+		return w.inputChanged(ctx, key, secret.ResourceVersion, in)
+	case ledger.OwnerName(secret) == "":
+		return w.unmarked(ctx, key, in)
+	default:
+		return w.marked(ctx, secret, in)
+	}
+}
+
+// marked looks at a Secret that says whose output it is.
+func (w *Watcher) marked(ctx context.Context, secret *corev1.Secret, in event.Event) ([]event.Event, error) {
+	key := types.NamespacedName{Namespace: secret.Namespace, Name: secret.Name}
+	c, err := w.Ledger.Certificate(ctx, types.NamespacedName{Namespace: secret.Namespace, Name: ledger.OwnerName(secret)})
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
+		return w.unmarked(ctx, key, in)
+	case err != nil:
+		return nil, err
+	case !slices.Contains(c.Spec.Output.SecretNames(), secret.Name):
+		return w.unmarked(ctx, key, in)
+	case c.Status.Secrets[secret.Name] == secret.ResourceVersion, ledger.LooksRight(c, secret):
+		return nil, nil
+	}
+	return w.compare(ctx, c, in)
+}
+
+// unmarked looks for the configurations that name a Secret.
+func (w *Watcher) unmarked(ctx context.Context, key types.NamespacedName, in event.Event) (out []event.Event, err error) {
+	err = w.Ledger.CertificatesOf(ctx, key.Namespace, key.Name, func(c *model.CMPCertificate) error {
 		facts, err := w.compare(ctx, c, in)
 		out = append(out, facts...)
 		return err
 	})
 	return out, err
+}
+
+// gone looks for whoever needs a Secret that does not exist.
+func (w *Watcher) gone(ctx context.Context, key types.NamespacedName, in event.Event) ([]event.Event, error) {
+	out, err := w.unmarked(ctx, key, in)
+	if err != nil || len(out) > 0 {
+		return out, err
+	}
+	return w.inputChanged(ctx, key, "", in)
+}
+
+// inputChanged tells the issuers that name a Secret and have not seen it as it is now.
+func (w *Watcher) inputChanged(ctx context.Context, key types.NamespacedName, version string, in event.Event) (out []event.Event, err error) {
+	err = w.issuers(ctx, key.Namespace, func(i *model.CMPIssuer) error {
+		if slices.Contains(i.Spec.Inputs(), key.Name) && i.Status.Inputs[key.Name] != version {
+			out = append(out, inputFact(i, key.Name, version, in))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// issuers visits those whose Secrets are in a namespace.
+func (w *Watcher) issuers(ctx context.Context, namespace string, visit func(*model.CMPIssuer) error) error {
+	if err := w.Ledger.Issuers(ctx, namespace, visit); err != nil {
+		return err
+	}
+	if namespace == "" || namespace != w.Namespace {
+		return nil
+	}
+	return w.Ledger.ClusterIssuers(ctx, visit)
+}
+
+func inputFact(i *model.CMPIssuer, secret, version string, in event.Event) event.Event {
+	key := ledger.IssuerKey(i)
+	e := model.NewEvent(model.InputChanged, key, model.InputFact{SecretName: secret, ResourceVersion: version, IssuerKind: ledger.IssuerKind(key)})
+	e.SetID(model.DerivedID(model.InputChanged, string(i.UID), secret, i.Status.Inputs[secret], version))
+	return model.Follow(in, e)
 }
 
 // compare tells whether the output of one certificate has drifted from its record.
@@ -136,27 +216,9 @@ func (w *Watcher) Scan(ctx context.Context, in event.Event) ([]event.Event, erro
 			return nil, err
 		}
 	}
-	return s.completed(), nil
-}
-
-// Sweep handles a slow tick, {"scan":"sweep"}: it looks at every certificate and every
-// output, and so finds whatever any event should have told and did not.
-func (w *Watcher) Sweep(ctx context.Context, in event.Event) ([]event.Event, error) {
-	if scanOf(in) != "sweep" {
-		return nil, nil
-	}
-	s := w.newScan(in)
-	err := w.each(ctx, ledger.Query{}, func(c *model.CMPCertificate) error {
-		if err := s.look(c); err != nil {
-			return err
-		}
-		facts, err := w.compare(ctx, c, in)
-		s.out = append(s.out, facts...)
-		s.fact.Drifted += len(facts)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	s.askDue(0)
+	if s.held.Due > s.held.Told {
+		s.out = append(s.out, s.heldFact())
 	}
 	return s.completed(), nil
 }
@@ -181,6 +243,8 @@ type scan struct {
 	now  time.Time
 	took func() time.Duration
 	fact model.ScanFact
+	held model.HeldFact
+	due  []*model.CMPCertificate // that nobody works on yet
 	out  []event.Event
 }
 
@@ -197,18 +261,77 @@ func (s *scan) look(c *model.CMPCertificate) error {
 	s.fact.Looked++
 	st := &c.Status
 	switch {
-	case c.DeletionTimestamp != nil:
-	case st.NotAfter != nil && !s.now.Before(st.NotAfter.Time):
-		s.fact.Expired++
-		s.tell(c, model.CertificateExpired, certificateFact(c))
+	case c.DeletionTimestamp != nil, c.Spec.Paused:
 	case st.RenewalTime != nil && !s.now.Before(st.RenewalTime.Time):
-		s.fact.Expiring++
-		s.tell(c, model.CertificateExpiring, certificateFact(c))
+		s.lookAtDue(c)
 	case s.forgotten(c):
 		s.fact.Pending++
 		s.tell(c, model.EnrollmentRequested, model.Work{Reason: model.WorkRetry})
 	}
 	return nil
+}
+
+// lookAtDue keeps what is due for askDue. What has its next attempt before it, and what waits
+// for a person, is told without being counted: nothing is asked of the CA for it now.
+func (s *scan) lookAtDue(c *model.CMPCertificate) {
+	st := &c.Status
+	s.held.Due++
+	if next := st.NextAttempt; next != nil && s.now.Sub(next.Time) <= overdueAfter {
+		s.held.Due--
+		if s.expired(c) {
+			s.fact.Expired++
+		}
+		return
+	}
+	if meta.IsStatusConditionTrue(st.Conditions, model.Stalled) {
+		s.held.Due--
+		s.tellDue(c)
+		return
+	}
+	s.due = append(s.due, c)
+}
+
+func (s *scan) expired(c *model.CMPCertificate) bool {
+	return c.Status.NotAfter != nil && !s.now.Before(c.Status.NotAfter.Time)
+}
+
+func (s *scan) tellDue(c *model.CMPCertificate) {
+	if s.expired(c) {
+		s.fact.Expired++
+		s.tell(c, model.CertificateExpired, certificateFact(c))
+		return
+	}
+	s.fact.Expiring++
+	s.tell(c, model.CertificateExpiring, certificateFact(c))
+}
+
+// How many due certificates a scan asks to be renewed: dueAlways, or dueShare of those it has
+// looked at, whichever is more. A scan every minute renews a whole fleet within twenty, and fleets whose
+// certificates live for an hour or longer never notice; a clock that jumped, or a CA whose
+// certificates all end at once, cannot set all of it to work in one moment.
+const (
+	dueAlways = 50
+	dueShare  = 0.05
+)
+
+// askDue asks for the renewal of as many as may be, nearest expiry first. told says how many
+// this scan has asked for before.
+func (s *scan) askDue(told int) {
+	slices.SortFunc(s.due, func(a, b *model.CMPCertificate) int { return a.Status.NotAfter.Compare(b.Status.NotAfter.Time) })
+	allowed := max(dueAlways, int(dueShare*float64(s.fact.Looked))) - told
+	n := min(len(s.due), max(0, allowed))
+	for _, c := range s.due[:n] {
+		s.tellDue(c)
+	}
+	s.held.Told += n
+	s.due = nil
+}
+
+// heldFact tells that more is due than is asked for now.
+func (s *scan) heldFact() event.Event {
+	e := model.NewEvent(model.ScanHeld, types.NamespacedName{}, s.held)
+	e.SetID(model.DerivedID(model.ScanHeld, s.in.ID()))
+	return model.Follow(s.in, e)
 }
 
 // forgotten: it should have been worked on by now and nobody has said a word.

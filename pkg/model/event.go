@@ -45,6 +45,7 @@ const (
 	IssuerProbe         = "io.certloop.issuer.probe.v1"
 	IssuerRelease       = "io.certloop.issuer.release.v1"
 	InputChanged        = "io.certloop.input.changed.v1"
+	SweepContinued      = "io.certloop.sweep.continued.v1"
 
 	// Facts.
 	ConfigRejected      = "io.certloop.config.rejected.v1"
@@ -125,6 +126,10 @@ func Kinds() []Kind {
 		{CertificateExpired, []Verb{Renew}, true, "The certificate's validity has ended."},
 		{SecretModified, []Verb{Enroll}, true, "The output Secret no longer holds what was delivered."},
 		{SecretDeleted, []Verb{Enroll}, true, "The output Secret is gone."},
+		{SweepContinued, []Verb{Watch}, false, "A sweep goes on with its next page."},
+		{ScanHeld, nil, true, "More certificates are due at once than is believable; the rest wait for the next scans."},
+		{CertificateAdopted, nil, true, "What was found in the output Secret is tracked from now on; the data say how it differs from the configuration."},
+		{SecretContended, nil, true, "Somebody else keeps rewriting the output Secret; certloop leaves it to them until it is quiet or a person decides."},
 		{ScanCompleted, nil, true, "A scan has looked at everything it should."},
 		{IssuanceMaybeOrphan, nil, true, "A request was interrupted, then sent or begun anew: the CA may have issued a certificate nobody has."},
 	}
@@ -215,7 +220,7 @@ func DerivedID(parts ...string) string {
 // ApiServerSource. A tick is about no object: the zero key.
 func ObjectOf(e event.Event) (types.NamespacedName, error) {
 	switch {
-	case e.Type() == Ping, e.Type() == ScanCompleted:
+	case e.Type() == Ping, e.Type() == ScanCompleted, e.Type() == ScanHeld, e.Type() == SweepContinued:
 		return types.NamespacedName{}, nil
 	case strings.HasPrefix(e.Type(), "dev.knative.apiserver."):
 		ns, _ := e.Extensions()["namespace"].(string)
@@ -343,6 +348,17 @@ type RevocationFact struct {
 type EndFact struct {
 	DeletionPolicy string   `json:"deletionPolicy"`
 	Deleted        []string `json:"deleted,omitempty"` // names of Secrets
+}
+
+// SweepWork is the data of sweep.continued: where a sweep is, and what it has found so far. Without
+// data a sweep begins.
+type SweepWork struct {
+	Sweep     string   `json:"sweep,omitempty"`     // id of the event that began it
+	Namespace int      `json:"namespace,omitempty"` // how many namespaces are done
+	Continue  string   `json:"continue,omitempty"`  // token of the API server for the next page
+	Found     ScanFact `json:"found,omitzero"`
+	Due       int      `json:"due,omitempty"`
+	Told      int      `json:"told,omitempty"`
 }
 
 // HeldFact is the data of scan.held.

@@ -64,7 +64,9 @@ func (o *Output) place(part Part) Place {
 }
 
 // HasParts tells whether a part goes to a Secret of its own.
-func (o *Output) HasParts() bool { return len(o.SecretNames()) > 1 || o.SecretNames()[0] != o.SecretName }
+func (o *Output) HasParts() bool {
+	return len(o.SecretNames()) > 1 || o.SecretNames()[0] != o.SecretName
+}
 
 // KeySecretName is the Secret that the private key goes to.
 func (o *Output) KeySecretName() string { return o.place(PrivateKeyPart).SecretName }

@@ -1,0 +1,103 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/pkg/model"
+)
+
+// ErrExpired says that a list can no longer be continued: it must begin again.
+var ErrExpired = errors.New("the list has expired")
+
+// CertificatePage reads one page, of at most [PageSize], of the configurations of a namespace
+// (empty: of all), and the token that continues the list; empty when it is complete.
+func (s *Store) CertificatePage(ctx context.Context, namespace, token string) ([]model.CMPCertificate, string, error) {
+	opts := metav1.ListOptions{Limit: PageSize, Continue: token}
+	var page model.CMPCertificateList
+	err := s.own.Get().NamespaceIfScoped(namespace, namespace != "").Resource(model.CertificateResource).
+		VersionedParams(&opts, metav1.ParameterCodec).Do(ctx).Into(&page)
+	switch {
+	case apierrors.IsResourceExpired(err), apierrors.IsGone(err):
+		return nil, "", fmt.Errorf("listing %s: %w", model.CertificateResource, ErrExpired)
+	case err != nil:
+		return nil, "", fmt.Errorf("listing %s: %w", model.CertificateResource, err)
+	}
+	return page.Items, page.Continue, nil
+}
+
+// Media types that ask for metadata and nothing else.
+const (
+	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+)
+
+// SecretVersions reads the resourceVersions of all Secrets that certloop writes in a namespace, by
+// name: their metadata, page by page, and no data.
+func (s *Store) SecretVersions(ctx context.Context, namespace string) (map[string]string, error) {
+	versions := map[string]string{}
+	opts := metav1.ListOptions{LabelSelector: model.ManagedByLabel + "=" + model.ManagedBy, Limit: PageSize}
+	for {
+		body, err := s.core.Get().Namespace(namespace).Resource("secrets").VersionedParams(&opts, metav1.ParameterCodec).
+			SetHeader("Accept", metadataListOnly).Do(ctx).Raw()
+		if err != nil {
+			return nil, fmt.Errorf("listing the metadata of secrets: %w", err)
+		}
+		var page struct {
+			Metadata metav1.ListMeta `json:"metadata"`
+			Items    []struct {
+				Metadata struct {
+					Name            string `json:"name"`
+					ResourceVersion string `json:"resourceVersion"`
+				} `json:"metadata"`
+			} `json:"items"`
+		}
+		if err := json.Unmarshal(body, &page); err != nil {
+			return nil, fmt.Errorf("listing the metadata of secrets: %w", err)
+		}
+		for _, item := range page.Items {
+			versions[item.Metadata.Name] = item.Metadata.ResourceVersion
+		}
+		if opts.Continue = page.Metadata.Continue; opts.Continue == "" {
+			return versions, nil
+		}
+	}
+}
+
+// SecretVersion is the resourceVersion of one Secret; empty when it does not exist.
+func (s *Store) SecretVersion(ctx context.Context, key types.NamespacedName) (string, error) {
+	body, err := s.core.Get().Namespace(key.Namespace).Resource("secrets").Name(key.Name).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
+	if err = explain(err, "reading the metadata of", "secrets", key); err != nil {
+		if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return "", err
+	}
+	var meta metav1.PartialObjectMetadata
+	err = json.Unmarshal(body, &meta)
+	return meta.ResourceVersion, err
+}
+
+// LooksRight tells from a Secret alone whether it holds what certloop wrote into it for a
+// configuration, and whether that is what is in use as far as the configuration says.
+func LooksRight(cert *model.CMPCertificate, secret *corev1.Secret) bool {
+	p := projection{name: secret.Name, kind: secretType(&cert.Spec.Output, secret.Name), keeps: cert.Spec.Adopts(), owner: cert, revision: Revision(secret)}
+	p.data = map[string][]byte{}
+	for _, k := range dataKeys(secret) {
+		p.data[k] = secret.Data[k]
+	}
+	for _, place := range cert.Spec.Output.Places() {
+		_, there := p.data[place.Key]
+		if place.SecretName == secret.Name && place.Part != model.CABundlePart && !there {
+			return false
+		}
+	}
+	return p.revision >= cert.Status.Revision && Untouched(secret) && p.deviation(secret) == ""
+}
