@@ -6,12 +6,13 @@
 //
 // It answers ir, cr, kur and p10cr for the requested public key, subject,
 // subjectAltName, key usages and validity, then certConf, pollReq, error, rr and
-// genm. It believes a request that is protected by a MAC with a secret of
+// genm, and messages that a registration authority has wrapped. It believes a request that is protected by a MAC with a secret of
 // [Config.SharedSecrets], or signed by a certificate it issued itself (still
 // valid, not revoked, in its ledger) or by one below [Config.ClientCAs], and
 // proves possession of its key by a signature. It answers with the same kind of
 // protection, error messages included; what cannot be authenticated is answered
-// with its signature. [Behaviour] changes any of this while it runs.
+// with its signature. [Behaviour] changes any of this while it runs. It makes no
+// keys for others (RFC 9483 §4.1.6). Its own may be of any [KeyType].
 //
 // # Transactions
 //
