@@ -17,6 +17,8 @@ func Payload(eventType string) (data any, optional bool) {
 		return RevocationFact{}, true
 	case InputChanged:
 		return InputFact{}, false
+	case SweepContinued:
+		return SweepWork{}, true
 	default:
 		return factOf(eventType), false
 	}
