@@ -28,6 +28,7 @@ import (
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/lifecycle"
 	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/eventtest"
 	"github.com/certloop/certloop/test/kubetest"
 )
 
@@ -245,6 +246,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 	out, err := handler(r.t.Context(), in)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	eventtest.Check(r.t, out...)
 	r.facts = append(r.facts, out...)
 	return out, err
 }

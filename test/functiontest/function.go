@@ -17,6 +17,7 @@ import (
 
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
+	"github.com/certloop/certloop/test/eventtest"
 )
 
 // Function is the function under test as a running process.
@@ -138,6 +139,7 @@ func (f *Function) WantFacts(tb testing.TB, want ...string) {
 	var got []string
 	for _, fact := range f.Facts(tb, "", types.NamespacedName{}) {
 		got = append(got, fact.Type())
+		eventtest.Check(tb, fact)
 		wantTold(tb, fact.Type())
 		if want := "/clusters/default/certloop/" + f.Name; fact.Source() != want {
 			tb.Errorf("%s has source %q, want %q", fact.Type(), fact.Source(), want)
