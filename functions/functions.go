@@ -66,6 +66,7 @@ func Renew(trace func(lifecycle.Step)) service.Function {
 			model.CertificateExpiring: s.about(o.Renew),
 			model.CertificateExpired:  s.about(o.Renew),
 			model.RenewalRequested:    s.about(o.Renew),
+			model.RevocationRequested: s.about(o.Renew),
 		}, nil
 	}}
 }

@@ -112,7 +112,7 @@ func TestREADMEs(t *testing.T) {
 			functiontest.Rights(t, readme)
 		})
 	}
-	senders := []string{"io.certloop.config.created.v1", "io.certloop.config.updated.v1", "io.certloop.config.deleted.v1",
+	senders := []string{"io.certloop.revocation.requested.v1", "io.certloop.config.created.v1", "io.certloop.config.updated.v1", "io.certloop.config.deleted.v1",
 		"io.certloop.issuer.created.v1", "io.certloop.issuer.updated.v1", "io.certloop.issuer.deleted.v1"}
 	for _, kind := range model.Kinds() {
 		if strings.HasPrefix(kind.Type, "io.certloop.") && !told[kind.Type] && !slices.Contains(senders, kind.Type) {

@@ -292,7 +292,7 @@ func (d *demo) startSystem(ctx context.Context) (string, error) {
 	s := &system{
 		config: service.Config{
 			Consume: true, Concurrency: 16, HandlerTimeout: 2 * time.Minute, DrainTimeout: 20 * time.Second,
-			Kubeconfig: d.kubeconfig, Cluster: "demo",
+			Kubeconfig: d.kubeconfig, Cluster: "demo", Namespace: "certloop-system",
 		},
 		natsDir: natsDir(d.state), host: loopback, scan: demoScan, sweep: demoSweep, log: d.log, trace: d.trace,
 	}

@@ -163,7 +163,7 @@ func (o *publishOptions) event(doc json.RawMessage) (e event.Event, err error) {
 		return e, fmt.Errorf("it is neither a CloudEvent nor a resource of %s", model.GroupVersion)
 	}
 	key := types.NamespacedName{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}
-	if key.Namespace == "" {
+	if key.Namespace == "" && head.Kind != model.ClusterIssuerKind {
 		key.Namespace = o.namespace
 	}
 	return declaration(head.Kind, key, doc)
@@ -184,10 +184,10 @@ func declaration(kind string, key types.NamespacedName, doc json.RawMessage) (ev
 	switch kind {
 	case model.CertificateKind:
 		eventType, check = model.ConfigCreated, model.CheckCertificateEvent
-	case model.IssuerKind:
+	case model.IssuerKind, model.ClusterIssuerKind:
 		eventType, check = model.IssuerCreated, model.CheckIssuerEvent
 	default:
-		return event.Event{}, fmt.Errorf("kind %q is neither %s nor %s", kind, model.CertificateKind, model.IssuerKind)
+		return event.Event{}, fmt.Errorf("kind %q is none of %s, %s and %s", kind, model.CertificateKind, model.IssuerKind, model.ClusterIssuerKind)
 	}
 	e := model.NewEvent(eventType, key, doc)
 	e.SetSource(publishSource)

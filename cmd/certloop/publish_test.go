@@ -74,7 +74,7 @@ func TestPublishRefusesBeforeItSends(t *testing.T) {
 		{"not YAML", "a: [", "document 1: "},
 		{"nothing", "# nothing", "no documents"},
 		{"another resource", "apiVersion: v1\nkind: Secret", "neither a CloudEvent nor a resource of certloop.io/v1alpha1"},
-		{"another kind", "apiVersion: certloop.io/v1alpha1\nkind: Thing\nmetadata: {name: x}", `kind "Thing" is neither`},
+		{"another kind", "apiVersion: certloop.io/v1alpha1\nkind: Thing\nmetadata: {name: x}", `kind "Thing" is none of`},
 		{"an unknown field", valid + "  colour: red", `document 1: CMPIssuer is invalid: data: json: unknown field "colour"`},
 		{"the second of two", valid + "---\nspecversion: '1.0'", "document 2: "},
 	}

@@ -101,6 +101,10 @@ func (s *sources) feeds() ([]*feed, error) {
 		client := secrets.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(ns)
 		all = append(all, s.secrets(ns, listWatch(client, watchedSecrets)))
 	}
+	if len(s.Namespaces) == 0 { // otherwise cluster issuers are not ours to watch
+		client := objects.Resource(model.GroupVersion.WithResource(model.ClusterIssuerResource))
+		all = append(all, s.own(model.ClusterIssuerResource, "", listWatch(client, "")))
+	}
 	return all, nil
 }
 
@@ -176,7 +180,11 @@ func refTypes() map[watch.EventType]string {
 
 // resourceEvent tells of one of our objects; the data are the object.
 func (s *sources) resourceEvent(eventType, resource string, obj *unstructured.Unstructured) event.Event {
-	path := "/apis/" + obj.GetAPIVersion() + "/namespaces/" + obj.GetNamespace() + "/" + resource + "/" + obj.GetName()
+	path := "/apis/" + obj.GetAPIVersion() + "/"
+	if ns := obj.GetNamespace(); ns != "" {
+		path += "namespaces/" + ns + "/"
+	}
+	path += resource + "/" + obj.GetName()
 	return s.objectEvent(eventType, path, obj.GetAPIVersion(), obj.GetKind(), obj, content(obj))
 }
 
@@ -195,7 +203,9 @@ func (s *sources) objectEvent(eventType, path, apiVersion, kind string, obj meta
 	e.SetSource(s.Kube.Host)
 	e.SetSubject(path)
 	e.SetExtension("kind", kind)
-	e.SetExtension("namespace", obj.GetNamespace())
+	if ns := obj.GetNamespace(); ns != "" {
+		e.SetExtension("namespace", ns)
+	}
 	e.SetExtension("name", obj.GetName())
 	e.SetExtension("apiversion", apiVersion)
 	return e
@@ -236,7 +246,7 @@ func settled(obj *unstructured.Unstructured, now time.Time) bool {
 	if st.ObservedGeneration == 0 || st.ObservedGeneration != obj.GetGeneration() {
 		return false
 	}
-	if obj.GetKind() == model.IssuerKind {
+	if kind := obj.GetKind(); kind == model.IssuerKind || kind == model.ClusterIssuerKind {
 		return true
 	}
 	ready := meta.IsStatusConditionTrue(st.Conditions, model.Ready) && !meta.IsStatusConditionTrue(st.Conditions, model.Reconciling)

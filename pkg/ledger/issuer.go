@@ -140,6 +140,7 @@ func (s *Store) finalize(ctx context.Context, resource string, key types.Namespa
 	if err != nil {
 		return err
 	}
+	meta.SetFinalizers(nil) // absent in the answer when there are none
 	err = s.own.Patch(types.MergePatchType).NamespaceIfScoped(key.Namespace, key.Namespace != "").Resource(resource).Name(key.Name).
 		Param("fieldManager", model.StatusFieldManager).Body(body).Do(ctx).Into(obj)
 	return explain(err, "marking", resource, key)

@@ -42,6 +42,8 @@ type Record struct {
 	Contest Contest   // who else writes the output
 	// Superseded are the fingerprints of the certificates that were in use before, latest first.
 	Superseded []string
+	Applied    *Applied    // the configuration that was acted on last; nil before the first
+	Revoke     *Revocation // what the CA is still to revoke; nil when there is nothing
 	Former     []*Issuance // of a CMP identity: what it was before, latest first, for transactions begun with it
 	owner      *model.CMPCertificate
 	secret     *corev1.Secret // as read; nil when there is none yet
@@ -116,6 +118,22 @@ type Contest struct {
 	Config   int64       `json:"config,omitempty"`   // generation of the configuration that was given up for
 }
 
+// Applied is a configuration as it was acted on.
+type Applied struct {
+	Generation int64                    `json:"generation"`
+	Spec       model.CMPCertificateSpec `json:"spec"`
+}
+
+// Revocation is a certificate that somebody wants revoked.
+type Revocation struct {
+	Serial string    `json:"serial"`          // hex
+	Issuer []byte    `json:"issuer"`          // distinguished name, DER
+	Reason string    `json:"reason"`          // a CRLReason by its name in RFC 5280 §5.3.1
+	Cause  string    `json:"cause,omitempty"` // correlation id of the event that asked for it
+	Failed int64     `json:"failed,omitempty"`
+	Next   time.Time `json:"next,omitzero"` // not before this time
+}
+
 // state is the part of a record that is no key and no certificate, as JSON.
 type state struct {
 	Revision    int64        `json:"revision,omitempty"`
@@ -123,6 +141,8 @@ type state struct {
 	Stored      time.Time    `json:"stored,omitzero"`
 	Cause       string       `json:"cause,omitempty"`
 	Differences []string     `json:"differences,omitempty"`
+	Applied     *Applied     `json:"applied,omitempty"`
+	Revoke      *Revocation  `json:"revoke,omitempty"`
 	Flight      *flightState `json:"flight,omitempty"`
 	Lease       *Lease       `json:"lease,omitempty"`
 	Fence       int64        `json:"fence,omitempty"`
@@ -244,7 +264,7 @@ func (s *Store) Save(ctx context.Context, r *Record) error {
 }
 
 func (r *Record) encode() (*corev1.Secret, error) {
-	st := state{Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt, Superseded: r.Superseded}
+	st := state{Applied: r.Applied, Revoke: r.Revoke, Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt, Superseded: r.Superseded}
 	if len(r.Contest.Rewrites) > 0 || !r.Contest.Stopped.IsZero() {
 		st.Contest = &r.Contest
 	}
@@ -320,7 +340,7 @@ func decode(secret *corev1.Secret) (*Record, error) {
 	if err := json.Unmarshal(secret.Data[stateKey], &st); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateKey, err)
 	}
-	r := &Record{Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Superseded: st.Superseded, Former: decodeFormer(secret.Data)}
+	r := &Record{Applied: st.Applied, Revoke: st.Revoke, Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Superseded: st.Superseded, Former: decodeFormer(secret.Data)}
 	if st.Contest != nil {
 		r.Contest = *st.Contest
 	}

@@ -33,7 +33,8 @@ func (o *Obtainer) ConfigDeclared(ctx context.Context, in event.Event) ([]event.
 	return o.obtain(ctx, key, ledger.ForEnrollment, in)
 }
 
-// ConfigWithdrawn deletes the configuration of config.deleted. Its output stays.
+// ConfigWithdrawn deletes the configuration of config.deleted, and carries out its
+// deletionPolicy; by default its output stays.
 func (o *Obtainer) ConfigWithdrawn(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
 	if err != nil {
@@ -46,7 +47,10 @@ func (o *Obtainer) ConfigWithdrawn(ctx context.Context, in event.Event) ([]event
 	if err := o.Ledger.DeleteCertificate(ctx, key); err != nil {
 		return refusedConfig(in, key, err)
 	}
-	return o.withdrawn(ctx, cert, in)
+	if slices.Contains(cert.Finalizers, model.CleanUpFinalizer) {
+		return o.obtain(ctx, key, ledger.ForEnrollment, in)
+	}
+	return nil, o.release(ctx, issuerKey(cert))
 }
 
 // IssuerDeclared applies the issuer of issuer.created and issuer.updated, checks what
@@ -188,7 +192,7 @@ func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event,
 			return nil, o.release(ctx, issuerKey(&c))
 		}
 		var c model.CMPCertificate
-		if in.DataAs(&c) == nil && len(annotated(&c)) == 0 && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
+		if in.DataAs(&c) == nil && c.DeletionTimestamp == nil && len(annotated(&c)) == 0 && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
 			return nil, nil
 		}
 		return o.obtain(ctx, key, ledger.ForEnrollment, in)
@@ -221,11 +225,6 @@ func (o *Obtainer) tidy(ctx context.Context, key types.NamespacedName, i *model.
 		return o.release(ctx, key)
 	}
 	return nil
-}
-
-// withdrawn: who was referred to may be free now.
-func (o *Obtainer) withdrawn(ctx context.Context, cert *model.CMPCertificate, in event.Event) ([]event.Event, error) {
-	return nil, o.release(ctx, issuerKey(cert))
 }
 
 // issuerChanged checks what an issuer refers to and wakes the certificates that are

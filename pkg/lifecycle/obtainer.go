@@ -101,14 +101,18 @@ func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose
 
 func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpose string, in event.Event, again bool) ([]event.Event, error) {
 	cert, err := o.Ledger.Certificate(ctx, key)
-	if errors.Is(err, ledger.ErrNotFound) || (err == nil && cert.DeletionTimestamp != nil) {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, nil // withdrawn: its record goes with it, its output stays
 	}
 	if err != nil {
 		return nil, err
 	}
 	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec), again: again}
-	if err := a.run(ctx); err != nil {
+	act := a.run
+	if cert.DeletionTimestamp != nil {
+		act = a.end
+	}
+	if err := act(ctx); err != nil {
 		return nil, err
 	}
 	return a.facts, nil
@@ -146,6 +150,9 @@ type attempt struct {
 }
 
 func (a *attempt) run(ctx context.Context) (err error) {
+	if err := a.guard(ctx); err != nil {
+		return err
+	}
 	a.rec, err = a.record(ctx)
 	if errors.Is(err, ledger.ErrSpoilt) {
 		a.rec = new(ledger.Record)

@@ -228,7 +228,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
 		model.EnrollmentRequested: o.Enroll, model.RecreationRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
 		model.InputChanged:        o.InputChanged,
-		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew,
+		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew, model.RevocationRequested: o.Renew,
 		model.SweepContinued: w.Sweep,
 		model.ResourceAdd:    o.Observed, model.ResourceUpdate: o.Observed,
 		model.RefAdd: w.Changed, model.RefUpdate: w.Changed, model.RefDelete: w.Changed,

@@ -113,6 +113,7 @@ func Kinds() []Kind {
 		{RenewalRequested, []Verb{Renew}, true, "Renew this certificate now, or go on with its renewal."},
 		{RecreationRequested, []Verb{Enroll}, true, "Obtain a new certificate by an initial request, whatever there is; an attempt that was parked begins again."},
 		{InputChanged, []Verb{Enroll}, true, "A Secret that an issuer names has changed, appeared or gone."},
+		{ConfigApplied, nil, true, "A configuration was applied; the data say what the change leads to, before it happens."},
 		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
 		{IssuerReady, nil, true, "An issuer can be used."},
 		{IssuerFailed, nil, true, "An issuer cannot be used; the data say why."},
@@ -122,8 +123,11 @@ func Kinds() []Kind {
 		{CertificateWaiting, nil, true, "The CA is making us wait, or something this certificate needs does not exist yet."},
 		{CertificateFailed, nil, true, "An attempt failed; the next one is scheduled."},
 		{CertificateParked, nil, true, "The CA refused for a reason that repeating does not cure; a change or an event resumes."},
+		{RevocationRequested, []Verb{Renew}, true, "Revoke the certificate in use, tell why, and obtain another."},
 		{CertificateExpiring, []Verb{Renew}, true, "The certificate is due for renewal."},
 		{CertificateExpired, []Verb{Renew}, true, "The certificate's validity has ended."},
+		{CertificateRevoked, nil, true, "The CA revoked a certificate at our request."},
+		{CertificateEnded, nil, true, "A configuration was withdrawn and its deletionPolicy carried out; nothing follows."},
 		{SecretModified, []Verb{Enroll}, true, "The output Secret no longer holds what was delivered."},
 		{SecretDeleted, []Verb{Enroll}, true, "The output Secret is gone."},
 		{SweepContinued, []Verb{Watch}, false, "A sweep goes on with its next page."},
@@ -265,6 +269,8 @@ const (
 	WorkManual     = "manual"
 	WorkProbe      = "probe"   // try the CA although its circuit is open
 	WorkRelease    = "release" // the CA answers again
+	WorkApplied    = "applied" // the change of the configuration was told, its effect may happen
+	WorkEnd        = "end"     // the end of the certificate was told, its configuration may go
 )
 
 // CertificateFact is the data of certificate.issued, .renewed, .restored, .expiring and .expired.
