@@ -119,7 +119,7 @@ func (r maker) serial() *big.Int {
 }
 
 func (r maker) extensions() []pkix.Extension {
-	out := []pkix.Extension{{Id: oidSubjectAltName, Critical: true, Value: r.bytes(0, 200)}}
+	out := []pkix.Extension{{Id: ExtensionSubjectAltName, Critical: true, Value: r.bytes(0, 200)}}
 	r.some(3, func() { out = append(out, pkix.Extension{Id: r.oid(), Value: []byte{5, 0}}) })
 	return out
 }

@@ -161,7 +161,7 @@ func TestGoldenDetails(t *testing.T) {
 		if got, want := template.NotAfter.Sub(template.NotBefore).Hours()/24, 30.0; got != want {
 			t.Errorf("validity of %v days, want %v", got, want)
 		}
-		if san, _ := template.Extension(oidSubjectAltName); extensionText(san) != "DNS:device.example,IP:192.0.2.1" {
+		if san, _ := template.Extension(ExtensionSubjectAltName); extensionText(san) != "DNS:device.example,IP:192.0.2.1" {
 			t.Errorf("subjectAltName %q", extensionText(san))
 		}
 	})
@@ -176,7 +176,7 @@ func TestGoldenDetails(t *testing.T) {
 	})
 	t.Run("revocation", func(t *testing.T) {
 		details := byName["openssl-rr"].Body.(RevReq)[0]
-		if details.CertDetails.SerialNumber == nil || len(details.CRLEntryDetails) != 1 || !details.CRLEntryDetails[0].Id.Equal(oidCRLReason) {
+		if details.CertDetails.SerialNumber == nil || len(details.CRLEntryDetails) != 1 || !details.CRLEntryDetails[0].Id.Equal(ExtensionCRLReason) {
 			t.Errorf("details %+v", details)
 		}
 	})

@@ -92,9 +92,9 @@ func (a *asked) differences(c *x509.Certificate) []Difference {
 		got, _ := findExtension(c.Extensions, want.Id)
 		add(sameExtension(want, got), extensionName(want.Id), extensionText(want), extensionText(got))
 	}
-	if got, ok := findExtension(c.Extensions, oidSubjectAltName); ok {
-		_, wanted := findExtension(t.Extensions, oidSubjectAltName)
-		add(wanted, extensionName(oidSubjectAltName), "", extensionText(got))
+	if got, ok := findExtension(c.Extensions, ExtensionSubjectAltName); ok {
+		_, wanted := findExtension(t.Extensions, ExtensionSubjectAltName)
+		add(wanted, extensionName(ExtensionSubjectAltName), "", extensionText(got))
 	}
 	return out
 }
@@ -122,7 +122,7 @@ func findExtension(list []pkix.Extension, id asn1.ObjectIdentifier) (pkix.Extens
 
 // sameExtension compares values, those that are sets regardless of order.
 func sameExtension(want, got pkix.Extension) bool {
-	if want.Id.Equal(oidSubjectAltName) || want.Id.Equal(oidExtKeyUsage) {
+	if want.Id.Equal(ExtensionSubjectAltName) || want.Id.Equal(ExtensionExtKeyUsage) {
 		a, b := elements(want.Value), elements(got.Value)
 		slices.Sort(a)
 		slices.Sort(b)
@@ -152,13 +152,13 @@ func elements(der []byte) []string {
 
 func extensionName(id asn1.ObjectIdentifier) string {
 	switch {
-	case id.Equal(oidSubjectAltName):
+	case id.Equal(ExtensionSubjectAltName):
 		return "subjectAltName"
-	case id.Equal(oidKeyUsage):
+	case id.Equal(ExtensionKeyUsage):
 		return "keyUsage"
-	case id.Equal(oidExtKeyUsage):
+	case id.Equal(ExtensionExtKeyUsage):
 		return "extendedKeyUsage"
-	case id.Equal(oidBasicConstraints):
+	case id.Equal(ExtensionBasicConstraints):
 		return "basicConstraints"
 	}
 	return id.String()
@@ -166,7 +166,7 @@ func extensionName(id asn1.ObjectIdentifier) string {
 
 // extensionText shows an extension: names as people write them, the rest in hexadecimal.
 func extensionText(e pkix.Extension) string {
-	if !e.Id.Equal(oidSubjectAltName) {
+	if !e.Id.Equal(ExtensionSubjectAltName) {
 		return hex.EncodeToString(e.Value[:min(len(e.Value), MaxTextBytes)])
 	}
 	var names []string
@@ -243,10 +243,10 @@ func findIssuer(c *x509.Certificate, all []*x509.Certificate) *x509.Certificate 
 	return nil
 }
 
-// certHash is the certHash of a certConf, and the hashAlg it must come with,
-// if any: the hash of the certificate's signature algorithm; for Ed25519
+// CertHash is the certHash of a certConf, and the hashAlg it must come with,
+// nil for none: the hash of the certificate's signature algorithm; for Ed25519
 // SHA-512 (RFC 9481 §3.3); where that says none, SHA-256 by name (RFC 9810 §5.3.18).
-func certHash(c *x509.Certificate) ([]byte, *AlgorithmIdentifier) {
+func CertHash(c *x509.Certificate) ([]byte, *AlgorithmIdentifier) {
 	var named *AlgorithmIdentifier
 	hash, ok := signatureHashes[c.SignatureAlgorithm]
 	if !ok {

@@ -47,16 +47,21 @@ var (
 	oidAlgID         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 11} // RFC 9810 §5.3.19.16
 	oidRSAKeyLen     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 12} // RFC 9810 §5.3.19.16
 
-	// Certificate extensions and extended key usages we look at (RFC 5280 §4.2, RFC 6402 §2.10).
-	oidSubjectKeyID     = asn1.ObjectIdentifier{2, 5, 29, 14}
-	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
-	oidCRLReason        = asn1.ObjectIdentifier{2, 5, 29, 21}
-	oidAuthorityKeyID   = asn1.ObjectIdentifier{2, 5, 29, 35}
-	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
-	oidCMCCA            = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 27}
-	oidCMCRA            = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
+	// Extended key usages we look at (RFC 6402 §2.10).
+	oidCMCCA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 27}
+	oidCMCRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
+)
+
+// Extensions of certificates and of entries in a CRL (RFC 5280 §4.2.1, §5.3.1).
+var (
+	ExtensionSubjectKeyID     = asn1.ObjectIdentifier{2, 5, 29, 14}
+	ExtensionKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
+	ExtensionSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+	ExtensionBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
+	ExtensionCRLReason        = asn1.ObjectIdentifier{2, 5, 29, 21}
+	ExtensionPolicies         = asn1.ObjectIdentifier{2, 5, 29, 32}
+	ExtensionAuthorityKeyID   = asn1.ObjectIdentifier{2, 5, 29, 35}
+	ExtensionExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
 
 // Types of InfoTypeAndValue in generalInfo, genm and genp (RFC 9810 §5.1.1, §5.3.19).
@@ -83,8 +88,8 @@ var knownOIDs = internOIDs(
 	oidECDSAWithSHA1, oidECDSAWithSHA256, oidECDSAWithSHA384, oidECDSAWithSHA512, oidEd25519,
 	oidRSAEncryption, oidECPublicKey,
 	oidRegToken, oidAuthenticator, oidOldCertID, oidAlgID, oidRSAKeyLen,
-	oidSubjectKeyID, oidKeyUsage, oidSubjectAltName, oidBasicConstraints, oidCRLReason, oidAuthorityKeyID, oidExtKeyUsage,
-	oidCMCCA, oidCMCRA,
+	ExtensionSubjectKeyID, ExtensionKeyUsage, ExtensionSubjectAltName, ExtensionBasicConstraints, ExtensionCRLReason, ExtensionPolicies,
+	ExtensionAuthorityKeyID, ExtensionExtKeyUsage, oidCMCCA, oidCMCRA,
 	InfoImplicitConfirm, InfoConfirmWaitTime, InfoOrigPKIMessage, InfoCACerts, InfoRootCAKeyUpdate, InfoCertReqTemplate,
 	InfoRootCACert, InfoCertProfile, InfoCRLStatusList, InfoCRLs, InfoCurrentCRL,
 )

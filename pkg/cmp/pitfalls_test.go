@@ -472,9 +472,9 @@ func TestPitfall25OddPaths(t *testing.T) {
 	})
 	t.Run("kur keeps the extensions asked for", func(t *testing.T) {
 		s := signed(t).asking(t, TypeKUR)
-		s.req.Template.Extensions = []pkix.Extension{{Id: oidSubjectAltName, Value: []byte("\x30\x03\x82\x01a")}}
+		s.req.Template.Extensions = []pkix.Extension{{Id: ExtensionSubjectAltName, Value: []byte("\x30\x03\x82\x01a")}}
 		template := mustParse(t, s.begin(t).Step().Send).Body.(CertReqMessages)[0].CertReq.CertTemplate
-		if _, ok := template.Extension(oidSubjectAltName); !ok {
+		if _, ok := template.Extension(ExtensionSubjectAltName); !ok {
 			t.Error("the subjectAltName is lost")
 		}
 	})

@@ -210,7 +210,7 @@ func TestDifferences(t *testing.T) {
 			w.primitive(implicit(2), []byte(name))
 		}
 		w.close(m)
-		return pkix.Extension{Id: oidSubjectAltName, Value: w.b}
+		return pkix.Extension{Id: ExtensionSubjectAltName, Value: w.b}
 	}
 	subject := func(t *testing.T) Name { return mustName(t, "/O=certloop/CN=web") }
 	for name, test := range map[string]struct {
@@ -231,7 +231,7 @@ func TestDifferences(t *testing.T) {
 		"validity": {func(_ *testing.T, c *CertTemplate) { c.NotAfter = epoch.AddDate(5, 0, 0) }, func(*testing.T, *CertTemplate) {},
 			`notAfter: requested "2031-11-21T12:00:00Z", granted "2027-11-21T12:00:00Z"`},
 		"keyUsage": {func(_ *testing.T, c *CertTemplate) {
-			c.Extensions = []pkix.Extension{{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}}
+			c.Extensions = []pkix.Extension{{Id: ExtensionKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}}
 		}, func(_ *testing.T, c *CertTemplate) { c.Extensions = nil }, `keyUsage: requested "03020780", granted ""`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -459,7 +459,7 @@ func TestFirstMessage(t *testing.T) {
 	})
 	t.Run("NULL-DN as subject", func(t *testing.T) {
 		s := signed(t)
-		s.req.Template = CertTemplate{Extensions: []pkix.Extension{{Id: oidSubjectAltName, Value: []byte("\x30\x03\x82\x01a")}}}
+		s.req.Template = CertTemplate{Extensions: []pkix.Extension{{Id: ExtensionSubjectAltName, Value: []byte("\x30\x03\x82\x01a")}}}
 		template := mustParse(t, s.begin(t).Step().Send).Body.(CertReqMessages)[0].CertReq.CertTemplate
 		if !bytes.Equal(template.Subject, NullDN()) || !template.Extensions[0].Critical || s.req.Template.Extensions[0].Critical {
 			t.Errorf("template %+v", template)
@@ -557,13 +557,13 @@ func TestCertHash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if hash, named := certHash(parse(t, der)); len(hash) != test.len || named != nil {
+		if hash, named := CertHash(parse(t, der)); len(hash) != test.len || named != nil {
 			t.Errorf("%s: %d bytes, hashAlg %v, want %d and none", algorithm, len(hash), named, test.len)
 		}
 	}
 	unknown := *parse(t, newAuthority(t, "x").root.Raw)
 	unknown.SignatureAlgorithm = x509.UnknownSignatureAlgorithm
-	hash, named := certHash(&unknown)
+	hash, named := CertHash(&unknown)
 	if len(hash) != 32 || named == nil || !named.Algorithm.Equal(oidSHA256) {
 		t.Errorf("unknown algorithm: %x, %v", hash, named)
 	}

@@ -150,7 +150,7 @@ func (t *CertTemplate) checkSubject() error {
 	t.Subject = NullDN()
 	t.Extensions = slices.Clone(t.Extensions)
 	for i := range t.Extensions {
-		if t.Extensions[i].Id.Equal(oidSubjectAltName) {
+		if t.Extensions[i].Id.Equal(ExtensionSubjectAltName) {
 			t.Extensions[i].Critical = true
 			return nil
 		}
@@ -246,7 +246,7 @@ func askedInCSR(der []byte) (asked, error) {
 // isCA tells whether basicConstraints with cA TRUE is among extensions.
 func isCA(extensions []pkix.Extension) bool {
 	for _, e := range extensions {
-		if e.Id.Equal(oidBasicConstraints) {
+		if e.Id.Equal(ExtensionBasicConstraints) {
 			return bytes.HasPrefix(e.Value, []byte{0x30}) && bytes.Contains(e.Value, []byte{1, 1, 0xff})
 		}
 	}

@@ -183,7 +183,7 @@ func (r *Revocation) body() (Body, error) {
 	case r.Reason < 0 || r.Reason == 7 || r.Reason > ReasonAACompromise:
 		return nil, fmt.Errorf("%d is not a reason to revoke", r.Reason)
 	}
-	reason := pkix.Extension{Id: oidCRLReason, Value: []byte{10, 1, byte(r.Reason)}}
+	reason := pkix.Extension{Id: ExtensionCRLReason, Value: []byte{10, 1, byte(r.Reason)}}
 	return RevReq{{CertDetails: template, CRLEntryDetails: []pkix.Extension{reason}}}, nil
 }
 

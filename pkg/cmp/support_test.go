@@ -41,7 +41,7 @@ func TestRevocation(t *testing.T) {
 			tr := s.begin(t)
 			tr = s.resumed(t, tr)
 			details := mustParse(t, tr.Step().Send).Body.(RevReq)[0]
-			if reason := details.CRLEntryDetails[0]; !reason.Id.Equal(oidCRLReason) || !bytes.Equal(reason.Value, []byte{10, 1, 4}) {
+			if reason := details.CRLEntryDetails[0]; !reason.Id.Equal(ExtensionCRLReason) || !bytes.Equal(reason.Value, []byte{10, 1, 4}) {
 				t.Errorf("reason %+v", reason)
 			}
 			id := CertID{Issuer: DirectoryName(details.CertDetails.Issuer), SerialNumber: details.CertDetails.SerialNumber}

@@ -191,7 +191,7 @@ func (t *Transaction) next() ([]byte, BodyType, error) {
 // certConf accepts the certificate, or says why not (RFC 9810 §5.3.18).
 func (t *Transaction) certConf() CertConf {
 	status := CertStatus{CertReqID: t.state.CertReqID}
-	status.CertHash, status.HashAlg = certHash(t.issued.Certificate)
+	status.CertHash, status.HashAlg = CertHash(t.issued.Certificate)
 	if r := t.state.Rejection; r != nil {
 		status.StatusInfo = &StatusInfo{Status: StatusRejection, FailInfo: r.Failure}
 		if r.Text != "" {

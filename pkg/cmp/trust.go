@@ -153,7 +153,7 @@ func fitsKID(c *x509.Certificate, kid []byte) bool {
 
 // maySign wants digitalSignature where there is a keyUsage at all (RFC 9483 §3.5).
 func maySign(c *x509.Certificate) bool {
-	return c.KeyUsage&x509.KeyUsageDigitalSignature != 0 || !hasExtension(c, oidKeyUsage)
+	return c.KeyUsage&x509.KeyUsageDigitalSignature != 0 || !hasExtension(c, ExtensionKeyUsage)
 }
 
 func hasExtension(c *x509.Certificate, id asn1.ObjectIdentifier) bool {

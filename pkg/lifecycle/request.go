@@ -76,27 +76,19 @@ func subjectName(s *model.Subject) (cmp.Name, error) {
 	return cmp.Name(der), err
 }
 
-// Extension types of RFC 5280 §4.2.1.
-var (
-	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidExtendedKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
-	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
-)
-
 func extensions(spec *model.CMPCertificateSpec, noSubject bool) ([]pkix.Extension, error) {
 	usages, err := keyUsage(spec.KeyUsages)
 	if err != nil {
 		return nil, err
 	}
 	// An end entity: an empty BasicConstraints, cA being FALSE by default.
-	out := []pkix.Extension{{Id: oidBasicConstraints, Critical: true, Value: []byte{0x30, 0}}, usages}
+	out := []pkix.Extension{{Id: cmp.ExtensionBasicConstraints, Critical: true, Value: []byte{0x30, 0}}, usages}
 	if purposes := purposes(spec); len(purposes) > 0 {
 		der, err := asn1.Marshal(purposes)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, pkix.Extension{Id: oidExtendedKeyUsage, Value: der})
+		out = append(out, pkix.Extension{Id: cmp.ExtensionExtKeyUsage, Value: der})
 	}
 	if spec.SubjectAltNames != nil {
 		names, err := altNames(spec.SubjectAltNames)
@@ -104,7 +96,7 @@ func extensions(spec *model.CMPCertificateSpec, noSubject bool) ([]pkix.Extensio
 			return nil, err
 		}
 		// Critical where the subject is empty (RFC 5280 §4.2.1.6).
-		out = append(out, pkix.Extension{Id: oidSubjectAltName, Critical: noSubject, Value: names})
+		out = append(out, pkix.Extension{Id: cmp.ExtensionSubjectAltName, Critical: noSubject, Value: names})
 	}
 	return out, nil
 }
@@ -123,7 +115,7 @@ func keyUsage(usages []model.KeyUsage) (pkix.Extension, error) {
 	}
 	bits.Bytes = []byte{octet}
 	der, err := asn1.Marshal(bits)
-	return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: der}, err
+	return pkix.Extension{Id: cmp.ExtensionKeyUsage, Critical: true, Value: der}, err
 }
 
 func purposes(spec *model.CMPCertificateSpec) (out []asn1.ObjectIdentifier) {

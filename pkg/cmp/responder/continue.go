@@ -107,21 +107,18 @@ var hashes = []struct {
 
 // certHash uses the hash of the certificate's signature, unless certConf names another.
 func certHash(cert *x509.Certificate, alg *cmp.AlgorithmIdentifier) ([]byte, bool) {
-	chosen := certHashes[cert.SignatureAlgorithm]
-	if alg != nil {
-		chosen = 0
-		for _, h := range hashes {
-			if h.oid.Equal(alg.Algorithm) {
-				chosen = h.hash
-			}
+	if alg == nil {
+		hash, needed := cmp.CertHash(cert)
+		return hash, needed == nil
+	}
+	for _, h := range hashes {
+		if h.oid.Equal(alg.Algorithm) {
+			digest := h.hash.New()
+			digest.Write(cert.Raw)
+			return digest.Sum(nil), true
 		}
 	}
-	if chosen == 0 {
-		return nil, false
-	}
-	h := chosen.New()
-	h.Write(cert.Raw)
-	return h.Sum(nil), true
+	return nil, false
 }
 
 // conclude carries out a verdict, once; the same again is confirmed again.

@@ -27,8 +27,8 @@ func wanted(l *lab, kind cmp.BodyType, key crypto.Signer) cmp.Request {
 	req.Template.NotAfter = l.Now().Add(48 * time.Hour)
 	req.Template.Extensions = []pkix.Extension{
 		dnsName(l, "web.example"),
-		{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}},
-		{Id: oidExtKeyUsage, Value: marshal(l, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})},
+		{Id: cmp.ExtensionKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}},
+		{Id: cmp.ExtensionExtKeyUsage, Value: marshal(l, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})},
 	}
 	return req
 }
@@ -175,7 +175,7 @@ func TestEmptySubjectMakesSubjectAltNameCritical(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range cert.Extensions {
-		if e.Id.Equal(oidSubjectAltName) && !e.Critical {
+		if e.Id.Equal(cmp.ExtensionSubjectAltName) && !e.Critical {
 			t.Error("subjectAltName is not critical")
 		}
 	}
@@ -234,10 +234,10 @@ func TestRefusedRequests(t *testing.T) {
 		body cmp.Body
 		want cmp.FailureInfo
 	}{
-		{"CA", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: oidBasicConstraints, Value: []byte{0x30, 3, 1, 1, 0xff}}), key), cmp.FailBadCertTemplate},
-		{"keyCertSign", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: oidKeyUsage, Value: []byte{3, 2, 2, 4}}), key), cmp.FailBadCertTemplate},
-		{"undecodable key usage", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: oidKeyUsage, Value: []byte{3}}), key), cmp.FailBadCertTemplate},
-		{"undecodable subjectAltName", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: oidSubjectAltName, Value: []byte{1}}), key), cmp.FailBadCertTemplate},
+		{"CA", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: cmp.ExtensionBasicConstraints, Value: []byte{0x30, 3, 1, 1, 0xff}}), key), cmp.FailBadCertTemplate},
+		{"keyCertSign", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: cmp.ExtensionKeyUsage, Value: []byte{3, 2, 2, 4}}), key), cmp.FailBadCertTemplate},
+		{"undecodable key usage", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: cmp.ExtensionKeyUsage, Value: []byte{3}}), key), cmp.FailBadCertTemplate},
+		{"undecodable subjectAltName", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: cmp.ExtensionSubjectAltName, Value: []byte{1}}), key), cmp.FailBadCertTemplate},
 		{"an extension twice", cmp.TypeIR, certRequest(t, template(dnsName(t, "a"), dnsName(t, "b")), key), cmp.FailBadCertTemplate},
 		{"unknown critical extension", cmp.TypeIR, certRequest(t, template(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}), key), cmp.FailUnacceptedExtension},
 		{"no name", cmp.TypeIR, certRequest(t, cmp.CertTemplate{Subject: cmp.NullDN()}, key), cmp.FailBadCertTemplate},
@@ -280,7 +280,7 @@ func TestRefusedMessages(t *testing.T) {
 	key := newKey(t)
 	cert := l.enrol(l.client(), request(cmp.TypeIR, name(t, "signer"), key)).Certificate
 	encipher := request(cmp.TypeIR, name(t, "enciphers"), key)
-	encipher.Template.Extensions = []pkix.Extension{{Id: oidKeyUsage, Value: []byte{3, 2, 5, 0x20}}}
+	encipher.Template.Extensions = []pkix.Extension{{Id: cmp.ExtensionKeyUsage, Value: []byte{3, 2, 5, 0x20}}}
 	notForSigning := l.enrol(l.client(), encipher).Certificate
 	stranger := selfSigned(t, l, "signer", key)
 	body := certRequest(t, cmp.CertTemplate{Subject: name(t, "a")}, newKey(t))

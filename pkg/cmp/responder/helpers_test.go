@@ -116,7 +116,7 @@ func marshal(t testing.TB, v any) []byte {
 // dnsName is a subjectAltName with one dNSName.
 func dnsName(t testing.TB, dns string) pkix.Extension {
 	t.Helper()
-	return pkix.Extension{Id: oidSubjectAltName, Value: marshal(t, []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 2, Bytes: []byte(dns)}})}
+	return pkix.Extension{Id: cmp.ExtensionSubjectAltName, Value: marshal(t, []asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 2, Bytes: []byte(dns)}})}
 }
 
 // client is the configuration of a client with a shared secret.

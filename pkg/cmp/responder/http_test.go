@@ -171,7 +171,7 @@ func TestRevocation(t *testing.T) {
 	other := &cmp.Signer{Key: strangerKey, Certificate: stranger}
 	reason := revocation(cert.RawIssuer, cert.SerialNumber)
 	reason[0].CRLEntryDetails = append(reason[0].CRLEntryDetails, dnsName(t, "x"))
-	reason[0].CRLEntryDetails[0].Id, reason[0].CRLEntryDetails[0].Value = oidCRLReason, []byte{10, 1, 7}
+	reason[0].CRLEntryDetails[0].Id, reason[0].CRLEntryDetails[0].Value = cmp.ExtensionCRLReason, []byte{10, 1, 7}
 	cases := []struct {
 		name string
 		body cmp.RevReq

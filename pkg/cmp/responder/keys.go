@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
@@ -64,11 +63,4 @@ func (t KeyType) generate(random io.Reader) (crypto.Signer, error) {
 		return nil, fmt.Errorf("generating a key: %w", err)
 	}
 	return key, nil
-}
-
-// certHashes are the hashes of certHash by the signature of the certificate
-// (RFC 9810 §5.3.18); for Ed25519 it is the one inside it (RFC 9481 §3.3).
-var certHashes = map[x509.SignatureAlgorithm]crypto.Hash{
-	x509.ECDSAWithSHA256: crypto.SHA256, x509.ECDSAWithSHA384: crypto.SHA384, x509.ECDSAWithSHA512: crypto.SHA512,
-	x509.SHA256WithRSA: crypto.SHA256, x509.SHA256WithRSAPSS: crypto.SHA256, x509.PureEd25519: crypto.SHA512,
 }

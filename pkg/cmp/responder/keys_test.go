@@ -240,7 +240,7 @@ func TestOtherReasons(t *testing.T) {
 		t.Run(step.name, func(t *testing.T) {
 			l.TB = t
 			body := cmp.RevReq{{CertDetails: step.what, CRLEntryDetails: []pkix.Extension{dnsName(t, "x")}}}
-			body[0].CRLEntryDetails[0].Id, body[0].CRLEntryDetails[0].Value = oidCRLReason, []byte{10, 1, step.code}
+			body[0].CRLEntryDetails[0].Id, body[0].CRLEntryDetails[0].Value = cmp.ExtensionCRLReason, []byte{10, 1, step.code}
 			m := l.parsed(l.message(cmp.TypeRR, body, nil))
 			if status := (&answer{body: m.Body}).status(); status.FailInfo != step.want {
 				t.Errorf("got %s (%s) %q, want (%s)", status.Status, status.FailInfo, status.Text, step.want)

@@ -63,15 +63,8 @@ func texts(text string) []string {
 
 // Extensions a requester determines, and those it may mention without effect.
 var (
-	oidKeyUsage          = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidSubjectAltName    = asn1.ObjectIdentifier{2, 5, 29, 17}
-	oidBasicConstraints  = asn1.ObjectIdentifier{2, 5, 29, 19}
-	oidCertPolicies      = asn1.ObjectIdentifier{2, 5, 29, 32}
-	oidExtKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 37}
-	oidSubjectKeyID      = asn1.ObjectIdentifier{2, 5, 29, 14}
-	oidAuthorityKeyID    = asn1.ObjectIdentifier{2, 5, 29, 35}
-	grantedExtensions    = []asn1.ObjectIdentifier{oidKeyUsage, oidSubjectAltName, oidCertPolicies, oidExtKeyUsage}
-	determinedExtensions = []asn1.ObjectIdentifier{oidBasicConstraints, oidSubjectKeyID, oidAuthorityKeyID}
+	grantedExtensions    = []asn1.ObjectIdentifier{cmp.ExtensionKeyUsage, cmp.ExtensionSubjectAltName, cmp.ExtensionPolicies, cmp.ExtensionExtKeyUsage}
+	determinedExtensions = []asn1.ObjectIdentifier{cmp.ExtensionBasicConstraints, cmp.ExtensionSubjectKeyID, cmp.ExtensionAuthorityKeyID}
 )
 
 const (
@@ -236,14 +229,14 @@ func among(list []asn1.ObjectIdentifier, id asn1.ObjectIdentifier) bool {
 // asksForCA tells whether an extension is for those who sign certificates or CRLs.
 func asksForCA(e pkix.Extension) bool {
 	switch {
-	case e.Id.Equal(oidBasicConstraints):
+	case e.Id.Equal(cmp.ExtensionBasicConstraints):
 		var bc struct {
 			IsCA       bool `asn1:"optional"`
 			MaxPathLen int  `asn1:"optional,default:-1"`
 		}
 		rest, err := asn1.Unmarshal(e.Value, &bc)
 		return err != nil || len(rest) != 0 || bc.IsCA
-	case e.Id.Equal(oidKeyUsage):
+	case e.Id.Equal(cmp.ExtensionKeyUsage):
 		var usage asn1.BitString
 		rest, err := asn1.Unmarshal(e.Value, &usage)
 		const keyCertSign, cRLSign = 5, 6
@@ -266,7 +259,7 @@ func (w *wish) template(cfg *Config, a *authority, now time.Time) (*x509.Certifi
 	if w.subject == nil {
 		w.subject = cmp.NullDN()
 	}
-	if w.subject.Empty() && !w.has(oidSubjectAltName) {
+	if w.subject.Empty() && !w.has(cmp.ExtensionSubjectAltName) {
 		return nil, refuse(cmp.FailBadCertTemplate, "neither a subject nor a subjectAltName is asked for")
 	}
 	notBefore, notAfter, err := w.lifetime(cfg, a, now)
@@ -316,7 +309,7 @@ func (w *wish) criticalSAN() []pkix.Extension {
 	}
 	out := append([]pkix.Extension(nil), w.extensions...)
 	for i := range out {
-		out[i].Critical = out[i].Critical || out[i].Id.Equal(oidSubjectAltName)
+		out[i].Critical = out[i].Critical || out[i].Id.Equal(cmp.ExtensionSubjectAltName)
 	}
 	return out
 }

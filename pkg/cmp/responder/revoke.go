@@ -18,8 +18,6 @@ import (
 // crlLifetime is how long a CRL says it is good for.
 const crlLifetime = 24 * time.Hour
 
-var oidCRLReason = asn1.ObjectIdentifier{2, 5, 29, 21}
-
 // reasons of revocation (RFC 5280 §5.3.1); 7 is unused, and 8 takes one back.
 var reasons = map[asn1.Enumerated]string{
 	0: "unspecified", 1: "keyCompromise", 2: "cACompromise", 3: "affiliationChanged", 4: "superseded",
@@ -142,7 +140,7 @@ func (i *Issuance) hasSubject(subject cmp.Name) bool {
 
 func reasonCode(details []pkix.Extension) (asn1.Enumerated, error) {
 	for _, e := range details {
-		if !e.Id.Equal(oidCRLReason) {
+		if !e.Id.Equal(cmp.ExtensionCRLReason) {
 			continue
 		}
 		var code asn1.Enumerated
