@@ -43,13 +43,13 @@ func (t *Transaction) trustFor(m *Message) Trust {
 	return trust
 }
 
-// certificates is parseAll for what comes again and again in a transaction.
+// certificates is parseAll for what comes again and again in a transaction, or
+// is in its configuration: that it is known says nothing about trust.
 func (t *Transaction) certificates(ders [][]byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for _, der := range ders {
-		i := slices.IndexFunc(t.parsed, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, der) })
-		if i >= 0 {
-			certs = append(certs, t.parsed[i])
+		if c := t.decoded(der); c != nil {
+			certs = append(certs, c)
 			continue
 		}
 		fresh := parseAll([][]byte{der})
@@ -59,6 +59,21 @@ func (t *Transaction) certificates(ders [][]byte) []*x509.Certificate {
 		}
 	}
 	return certs
+}
+
+// decoded is the certificate der stands for, if it has been decoded before.
+func (t *Transaction) decoded(der []byte) *x509.Certificate {
+	lists := [][]*x509.Certificate{t.parsed, t.cfg.Trust.Intermediates}
+	if own, ok := t.cfg.Credential.(*Signer); ok {
+		lists = append(lists, own.Chain)
+	}
+	for _, list := range lists {
+		i := slices.IndexFunc(list, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, der) && !oversized(c.PublicKey) })
+		if i >= 0 {
+			return list[i]
+		}
+	}
+	return nil
 }
 
 // knownSigners is who has been found trustworthy in this transaction: later
