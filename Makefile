@@ -33,6 +33,8 @@ VERSION  = $(shell sed -n 's/^appVersion: //p' charts/certloop/Chart.yaml)
 
 TOOL     := go tool -modfile=$(CURDIR)/tools/go.mod
 FUZZTIME ?= 30s
+# Of the targets that are not about messages, transactions, MACs, names and HTTP.
+OTHERTIME ?= $(FUZZTIME)
 # Where `make send-…` finds the function.
 URL      ?= http://127.0.0.1:8080
 
@@ -118,8 +120,8 @@ chaos: bin/kubeapi peers ## kill, freeze and repeat everything, for about an hou
 	CERTLOOP_REQUIRE=all go test -count=1 -timeout=4h -v $(ARGS) ./test/chaos -kills=500 -each=20 -storm=100 -down=3m $(CHAOS)
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME
-	@tools/fuzz $(FUZZTIME)
+fuzz: ## run the fuzz targets of pkg/cmp for FUZZTIME each, the others for OTHERTIME
+	@OTHERTIME=$(OTHERTIME) tools/fuzz $(FUZZTIME)
 
 .PHONY: bench
 bench: build bin/kubeapi ## measure: cost of an enrolment, time to a Secret, memory, sizes, scale
