@@ -42,10 +42,10 @@ func TestKilledAtRandom(t *testing.T) {
 		long  bool
 		scenario
 	}{
-		{"one worker, OpenSSL", 50, false, scenario{ca: opensslCA, workers: alone(1), hold: hold, single: true}},
-		{"two workers", 50, false, scenario{ca: mortalCA, workers: alone(2), hold: hold}},
-		{"five workers", 25, true, scenario{ca: mortalCA, workers: alone(5), hold: hold}},
-		{"a process for each function", 25, true, scenario{ca: mortalCA, workers: apart(), hold: hold}},
+		{"one worker, OpenSSL", 40, false, scenario{ca: opensslCA, workers: alone(1), hold: hold, single: true}},
+		{"two workers", 20, false, scenario{ca: mortalCA, workers: alone(2), hold: hold}},
+		{"five workers", 20, true, scenario{ca: mortalCA, workers: alone(5), hold: hold}},
+		{"a process for each function", 20, true, scenario{ca: mortalCA, workers: apart(), hold: hold}},
 	}
 	for _, s := range scenarios {
 		if s.long && *kills < 100 {
@@ -63,8 +63,7 @@ func TestKilledAtRandom(t *testing.T) {
 
 func killAtRandom(t *testing.T, p *plant, chance *rand.Rand, n int) {
 	t.Helper()
-	stop := p.tick(t, 2*time.Second, 20*time.Second)
-	defer stop()
+	p.tick(t, 2*time.Second, 20*time.Second)
 	var fresh []string
 	for i := range n {
 		fresh = append(fresh, fmt.Sprintf("c%04d-a", i), fmt.Sprintf("c%04d-b", i))

@@ -20,6 +20,8 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -27,16 +29,24 @@ import (
 )
 
 var (
-	kills = flag.Int("kills", 20, "random kills, shared among the scenarios")
+	kills = flag.Int("kills", 30, "random kills, shared among the scenarios")
 	each  = flag.Int("each", 1, "kills at every named step")
 	storm = flag.Int("storm", 20, "times that every event is delivered")
 	down  = flag.Duration("down", 20*time.Second, "how long the CA is away")
 	seed  = flag.Uint64("seed", 0, "of the moments and the victims; 0 takes the clock")
 )
 
+// together is how many tests run at once, unless -parallel says otherwise. They wait
+// for clocks more than they compute.
+const together = 4
+
 func TestMain(m *testing.M) {
 	if part := os.Getenv(partVariable); part != "" {
 		os.Exit(play(part, os.Args[1:]))
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set(strconv.Itoa(together))
 	}
 	os.Exit(kubetest.Main(m))
 }

@@ -1,10 +1,12 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -48,6 +50,7 @@ type oracle struct {
 	wanted   map[string]int64  // certificates, and how often each was asked for
 	known    map[string]string // serials that were in a Secret, and whose
 	newest   map[string]int64  // revision of each output
+	reported map[string]int64  // revision in each status
 	versions int               // of outputs, seen by the watch
 	reads    int               // of outputs, besides
 	gaps     int               // in the watch, in which versions may have been missed
@@ -65,7 +68,7 @@ func observe(t *testing.T, p *plant) *oracle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &oracle{store: store, secrets: client.CoreV1().Secrets(p.Namespace), wanted: map[string]int64{}, known: map[string]string{}, newest: map[string]int64{}}
+	o := &oracle{store: store, secrets: client.CoreV1().Secrets(p.Namespace), wanted: map[string]int64{}, known: map[string]string{}, newest: map[string]int64{}, reported: map[string]int64{}}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var watching sync.WaitGroup
 	watching.Go(func() { o.follow(ctx) })
@@ -138,26 +141,38 @@ func (o *oracle) resume(ctx context.Context, version string) {
 // readEvery is the pace of a workload that reads its Secret again and again.
 const readEvery = time.Millisecond
 
-// read reads one output after the other, as fast as it is answered and at most a
-// thousand times a second.
+// read reads one output and its status after the other, at most a thousand times a
+// second, and rests twice as long as that took, so that it does not starve those whose
+// work it looks at.
 func (o *oracle) read(ctx context.Context) {
-	clock := time.NewTicker(readEvery)
-	defer clock.Stop()
-	for ctx.Err() == nil {
-		<-clock.C
-		names := o.names()
-		if len(names) == 0 {
-			continue
-		}
-		s, err := o.secrets.Get(ctx, rig.SecretName(names[rand.IntN(len(names))]), metav1.GetOptions{})
-		if err != nil {
-			continue // it is not there yet, or the API server is not
-		}
-		o.mu.Lock()
-		o.reads++
-		o.check(s)
-		o.mu.Unlock()
+	for began := time.Now(); ctx.Err() == nil; began = time.Now() {
+		o.readOne(ctx)
+		pause(ctx, max(readEvery, 2*time.Since(began)))
 	}
+}
+
+func (o *oracle) readOne(ctx context.Context) {
+	names := o.names()
+	if len(names) == 0 {
+		return
+	}
+	name := names[rand.IntN(len(names))]
+	s, err := o.secrets.Get(ctx, rig.SecretName(name), metav1.GetOptions{})
+	if err != nil {
+		return // it is not there yet, or the API server is not
+	}
+	c, err := o.store.Certificate(ctx, types.NamespacedName{Namespace: s.Namespace, Name: name})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reads++
+	o.check(s)
+	if err != nil {
+		return
+	}
+	if c.Status.Revision < o.reported[name] {
+		o.accuse("I6: the status of %s, version %s, tells of revision %d after %d", name, c.ResourceVersion, c.Status.Revision, o.reported[name])
+	}
+	o.reported[name] = c.Status.Revision
 }
 
 // note looks at a version of a Secret, in the order of versions.
@@ -245,6 +260,7 @@ func (o *oracle) judge(t *testing.T, p *plant) verdict {
 	names := o.names()
 	o.complete(t, p, names)
 	v.last = time.Since(began)
+	p.quiet()
 	o.idle(t, p, names)
 	v.told = o.told(t, p, names)
 	o.search(t, p, names, &v)
@@ -275,9 +291,38 @@ func (o *oracle) judge(t *testing.T, p *plant) verdict {
 // which was away is repeated after half a minute, the one after it a little later.
 const settleTime = 4 * rig.Patience
 
+// progress waits as long as outputs get the certificates that they lack: how many that
+// are at once depends on how busy the machine is.
+func (o *oracle) progress(t *testing.T) {
+	t.Helper()
+	for least := o.missing(); least > 0; {
+		now := least
+		rig.Eventually(t, settleTime, "one more certificate", func() error {
+			if now = o.missing(); now >= least {
+				return fmt.Errorf("%d are missing", now)
+			}
+			return nil
+		})
+		least = now
+	}
+}
+
+// missing is how many outputs do not hold what was asked for last.
+func (o *oracle) missing() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, want := range o.wanted {
+		if o.newest[rig.SecretName(name)] < want {
+			n++
+		}
+	}
+	return n
+}
+
 // complete is I1.
 func (o *oracle) complete(t *testing.T, p *plant, names []string) {
 	t.Helper()
+	o.progress(t)
 	p.WaitReady(t, settleTime, names...)
 	for _, name := range names {
 		o.mu.Lock()
@@ -292,6 +337,12 @@ func (o *oracle) complete(t *testing.T, p *plant, names []string) {
 		if got := p.Certificate(t, name).Status.Revision; got != want {
 			t.Errorf("I1: %s was issued %d times, want %d", name, got, want)
 		}
+		rig.Eventually(t, settleTime, "the output of "+name, func() error {
+			if s := p.Secret(t, rig.SecretName(name)); s == nil || !bytes.Contains(s.Data["ca.crt"], []byte("BEGIN")) {
+				return errors.New("it has not been put back")
+			}
+			return nil
+		})
 		rig.Pair(t, p.Secret(t, rig.SecretName(name)))
 	}
 }

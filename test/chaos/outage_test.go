@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 	}
 	began := time.Now()
 	p.declare(t, names...)
-	stop := p.tick(t, 10*time.Second, time.Minute)
+	p.tick(t, 10*time.Second, time.Minute)
 	rig.Eventually(t, rig.Patience, "a failure is told", func() error {
 		if n := len(p.bus.Facts(t, model.CertificateFailed, types.NamespacedName{})); n == 0 {
 			return fmt.Errorf("%d are", n)
@@ -53,6 +53,5 @@ func TestOutage(t *testing.T) {
 	p.WaitReady(t, 2*settleTime, names...)
 	t.Logf("%d certificates pending while the CA was away for %s: it was asked %d times meanwhile; after its return the first was there after %.1f s, the last after %.1f s",
 		pending, *down, asked, first.Seconds(), time.Since(back).Seconds())
-	stop()
 	t.Log(p.oracle.judge(t, p))
 }

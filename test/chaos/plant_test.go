@@ -64,6 +64,7 @@ type plant struct {
 	workers []*part
 	env     []string // of workers
 	hays    []string // directories that may hold no key
+	quiet   func()   // ends the ticks
 
 	out   *delivery.Bus
 	mu    sync.Mutex
@@ -96,7 +97,7 @@ func self(tb testing.TB, kind string, env []string, args ...string) *part {
 func build(t *testing.T, s scenario, chance *rand.Rand) *plant {
 	t.Helper()
 	// Without a cache of Secrets a watch that was interrupted sees every version again.
-	p := &plant{World: rig.NewWorldOfItsOwn(t, "--watch-cache-sizes=secrets#0")}
+	p := &plant{quiet: func() {}, World: rig.NewWorldOfItsOwn(t, "--watch-cache-sizes=secrets#0")}
 	p.oracle = observe(t, p)
 	p.broker = self(t, brokerPart, nil, t.TempDir(), "127.0.0.1:0")
 	p.broker.start(t)
@@ -245,8 +246,8 @@ func (p *plant) renew(tb testing.TB, name string) {
 	p.publish(tb, rig.Event(tb, model.RenewalRequested, p.Key(name), "{reason: manual}"))
 }
 
-// tick sends the ticks of the two sources until the returned function is called.
-func (p *plant) tick(tb testing.TB, scan, sweep time.Duration) (stop func()) {
+// tick sends the ticks of the two sources until quiet is called.
+func (p *plant) tick(tb testing.TB, scan, sweep time.Duration) {
 	tb.Helper()
 	done := make(chan struct{})
 	var ticking sync.WaitGroup
@@ -265,7 +266,8 @@ func (p *plant) tick(tb testing.TB, scan, sweep time.Duration) (stop func()) {
 			}
 		})
 	}
-	return sync.OnceFunc(func() { close(done); ticking.Wait() })
+	p.quiet = sync.OnceFunc(func() { close(done); ticking.Wait() })
+	tb.Cleanup(p.quiet)
 }
 
 // note writes down a kill before it happens.

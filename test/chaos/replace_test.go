@@ -122,14 +122,15 @@ func TestKilledEverySecond(t *testing.T) {
 	t.Parallel()
 	const life = time.Second
 	p := build(t, scenario{ca: mortalCA, workers: alone(1)}, dice(t))
+	lives := max(10, *kills/5)
 	var names []string
-	for i := range 10 * *kills {
+	for i := range 10 * lives {
 		names = append(names, fmt.Sprintf("c%04d", i))
 	}
 	p.declare(t, names...)
 	var finished []int
 	before := p.delivered()
-	for before < len(names) && len(finished) < *kills {
+	for before < len(names) && len(finished) < lives {
 		time.Sleep(life)
 		p.note(workerVictim)
 		p.workers[0].Kill(t)

@@ -18,6 +18,6 @@
 //
 // A test whose server or kubectl is missing is skipped and says what to run; with
 // CERTLOOP_REQUIRE=all it fails, and with CERTLOOP_REQUIRE=none no server is started
-// even if there is one. The package needs a clock only as a limit on waiting: two
+// even if there is one. The package needs a clock only as a limit on waiting: five
 // minutes for a start, which takes two seconds on a quiet machine.
 package kubetest

@@ -14,7 +14,7 @@ import (
 )
 
 // startLimit is for a machine that does much else; two seconds are usual.
-const startLimit = 2 * time.Minute
+const startLimit = 5 * time.Minute
 
 // server is a process of bin/kubeapi and the directory it lives in.
 type server struct {
