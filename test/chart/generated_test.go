@@ -167,9 +167,13 @@ func publisher() []string {
 	all := map[string]bool{}
 	for _, eventType := range []string{
 		model.ConfigCreated, model.ConfigUpdated, model.ConfigDeleted,
-		model.IssuerCreated, model.IssuerUpdated, model.IssuerDeleted, model.RenewalRequested,
+		model.IssuerCreated, model.IssuerUpdated, model.IssuerDeleted,
+		model.RenewalRequested, model.RecreationRequested, model.RevocationRequested,
 	} {
-		k, _ := model.KindOf(eventType)
+		k, ok := model.KindOf(eventType)
+		if !ok {
+			continue
+		}
 		for _, v := range k.Consumers {
 			all[fmt.Sprintf("certloop.work.%s.NAMESPACE.>", v)] = true
 		}
