@@ -47,6 +47,8 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 			model.ResourceDelete:      s.about(o.Observed),
 			model.EnrollmentRequested: s.about(o.Enroll),
 			model.RecreationRequested: s.about(o.Enroll),
+			model.IssuerProbe:         s.about(o.Probe),
+			model.IssuerRelease:       s.about(o.Release),
 			model.InputChanged:        s.about(o.InputChanged),
 			model.SecretModified:      s.about(o.Enroll),
 			model.SecretDeleted:       s.about(o.Enroll),

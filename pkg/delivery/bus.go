@@ -116,7 +116,7 @@ func (b *Bus) address(ctx context.Context, e event.Event) ([]outgoing, error) {
 	var all []outgoing
 	for _, verb := range kind.Consumers {
 		if target := model.WorkSubject(verb, key); due.After(b.now()) {
-			all = append(all, scheduled(msg, model.ScheduleSubject(verb, key), target, due))
+			all = append(all, scheduled(msg, model.AlarmSubject(verb, e.Type(), key), target, due))
 		} else {
 			all = append(all, stored(msg, model.WorkStream, target, e.ID()+"/"+string(verb)))
 		}

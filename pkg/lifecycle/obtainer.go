@@ -38,6 +38,7 @@ type Obtainer struct {
 	Trace func(Step)
 
 	known authorities
+	reach reach
 }
 
 // Step is one step of an attempt, for live displays and tests.
@@ -115,6 +116,11 @@ func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpos
 	if err := act(ctx); err != nil {
 		return nil, err
 	}
+	if a.answer {
+		if err := a.reached(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return a.facts, nil
 }
 
@@ -140,6 +146,7 @@ type attempt struct {
 	purpose  string
 	work     model.Work
 	demand   demand
+	answer   bool // the CA has answered, authentically
 	config   string
 	facts    []event.Event
 	again    bool           // it is not the first look: somebody wrote meanwhile

@@ -51,6 +51,26 @@ func (a *attempt) failed(ctx context.Context, reason string, err error) error {
 	return a.report(ctx, out)
 }
 
+// outage ends an attempt that did not reach the CA. While the circuit is open the end of
+// the outage wakes it, and no alarm of its own.
+func (a *attempt) outage(ctx context.Context, err error) error {
+	open, openErr := a.unreachable(ctx, err)
+	if openErr != nil {
+		a.o.Log.WarnContext(ctx, "the circuit could not be opened", "certificate", a.key.String(), "err", openErr)
+	}
+	if !open {
+		return a.failed(ctx, model.ReasonCAUnreachable, err)
+	}
+	at := &a.rec.Attempt
+	at.Failed++
+	at.Next, at.Reason, at.Message, at.Parked = time.Time{}, model.ReasonCAUnreachable, bounded(err.Error()), ""
+	if err := a.release(ctx); err != nil {
+		return err
+	}
+	a.o.Log.WarnContext(ctx, "probe failed", "certificate", a.key.String(), "issuer", a.issuerKey().String(), "err", at.Message)
+	return a.report(ctx, held(a.circuit()))
+}
+
 // park ends an attempt that repeating would not cure.
 func (a *attempt) park(ctx context.Context, reason string, err error) error {
 	at := &a.rec.Attempt

@@ -44,6 +44,9 @@ type rig struct {
 	ca      *responder.Running
 	watch   *lifecycle.Watcher
 
+	// process handles all events, as long as it lives; each event has its own when nil.
+	process *lifecycle.Obtainer
+
 	mu    sync.Mutex
 	ahead time.Duration // of the real clock
 	facts []event.Event // everything any handler returned
@@ -101,6 +104,9 @@ func (r *rig) key(name string) types.NamespacedName {
 }
 
 func (r *rig) obtainer(trace func(lifecycle.Step)) *lifecycle.Obtainer {
+	if trace == nil && r.process != nil {
+		return r.process
+	}
 	return &lifecycle.Obtainer{Ledger: r.store, Holder: "test", Log: slog.New(slog.DiscardHandler), Now: r.now, Namespace: r.ns, Trace: trace}
 }
 
@@ -196,11 +202,21 @@ func (r *rig) sendTo(o *lifecycle.Obtainer, in event.Event) {
 	}
 }
 
-// schedule keeps one alarm for each type and object, as JetStream does.
+// alarm is the subject an event waits at until it is due.
+func alarm(t testing.TB, e event.Event) string {
+	kind, ok := model.KindOf(e.Type())
+	key, err := model.ObjectOf(e)
+	if !ok || err != nil || len(kind.Consumers) == 0 {
+		t.Fatalf("%s of %q cannot be due later: %v", e.Type(), e.Subject(), err)
+	}
+	return model.AlarmSubject(kind.Consumers[0], e.Type(), key)
+}
+
+// schedule keeps one alarm for each function and object, as JetStream does.
 func (r *rig) schedule(e event.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.later = slices.DeleteFunc(r.later, func(o event.Event) bool { return o.Type() == e.Type() && o.Subject() == e.Subject() })
+	r.later = slices.DeleteFunc(r.later, func(o event.Event) bool { return alarm(r.t, o) == alarm(r.t, e) })
 	r.later = append(r.later, e)
 }
 
@@ -226,6 +242,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 	handlers := map[string]func(context.Context, event.Event) ([]event.Event, error){
 		model.ConfigCreated: o.ConfigDeclared, model.ConfigUpdated: o.ConfigDeclared, model.ConfigDeleted: o.ConfigWithdrawn,
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
+		model.IssuerProbe: o.Probe, model.IssuerRelease: o.Release,
 		model.EnrollmentRequested: o.Enroll, model.RecreationRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
 		model.InputChanged:        o.InputChanged,
 		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew, model.RevocationRequested: o.Renew,

@@ -20,6 +20,9 @@ func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 	if err := a.authorize(ctx, purpose); err != nil {
 		return a.unmet(ctx, err)
 	}
+	if a.held() {
+		return a.hold(ctx)
+	}
 	key, err := ledger.GenerateKey(a.cert.Spec.PrivateKey)
 	if err != nil {
 		return err
@@ -75,6 +78,9 @@ func (a *attempt) resume(ctx context.Context, v view) error {
 	}
 	if err := a.authorize(ctx, a.rec.Flight.Purpose); err != nil {
 		return a.unmet(ctx, err)
+	}
+	if a.held() {
+		return a.hold(ctx)
 	}
 	if a.overdue() {
 		a.orphan("the total timeout was over")
@@ -222,8 +228,19 @@ func (a *attempt) exchange(ctx context.Context, tx *cmp.Transaction, step cmp.St
 		return cmp.Step{}, err
 	}
 	next, err := tx.Next(reply)
+	a.answer = a.answer || authentic(err)
 	a.trace(began, "exchange", step.Type.String()+" → "+replyName(reply))
 	return next, err
+}
+
+// authentic: what came is from the CA, whatever it says.
+func authentic(err error) bool {
+	var syntax *cmp.SyntaxError
+	var peer *cmp.Error
+	if errors.As(err, &peer) {
+		return peer.Verified
+	}
+	return !errors.Is(err, cmp.ErrProtection) && !errors.As(err, &syntax)
 }
 
 // replyName is the name of an answer's body, for people.
@@ -314,7 +331,7 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 		return err // not ours any more, or no time left: the next delivery looks again
 	case errors.As(err, &transport):
 		a.unanswered(step, transport)
-		return a.failed(ctx, "CAUnreachable", err)
+		return a.outage(ctx, err)
 	case errors.Is(err, cmp.ErrDeadline):
 		a.orphan("the total timeout was over")
 		return a.failed(ctx, "TransactionTimeout", err)

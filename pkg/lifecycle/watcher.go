@@ -245,7 +245,9 @@ type scan struct {
 	fact model.ScanFact
 	held model.HeldFact
 	due  []*model.CMPCertificate // that nobody works on yet
-	out  []event.Event
+	// issuers that were woken because their CA did not answer.
+	issuers map[types.NamespacedName]bool
+	out     []event.Event
 }
 
 func (w *Watcher) newScan(in event.Event) *scan {
@@ -262,6 +264,7 @@ func (s *scan) look(c *model.CMPCertificate) error {
 	st := &c.Status
 	switch {
 	case c.DeletionTimestamp != nil, c.Spec.Paused:
+	case s.waitsForCA(c):
 	case st.RenewalTime != nil && !s.now.Before(st.RenewalTime.Time):
 		s.lookAtDue(c)
 	case s.forgotten(c):

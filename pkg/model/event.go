@@ -113,10 +113,14 @@ func Kinds() []Kind {
 		{RenewalRequested, []Verb{Renew}, true, "Renew this certificate now, or go on with its renewal."},
 		{RecreationRequested, []Verb{Enroll}, true, "Obtain a new certificate by an initial request, whatever there is; an attempt that was parked begins again."},
 		{InputChanged, []Verb{Enroll}, true, "A Secret that an issuer names has changed, appeared or gone."},
+		{IssuerProbe, []Verb{Enroll}, false, "An issuer did not answer: let one certificate try it. No data."},
+		{IssuerRelease, []Verb{Enroll}, false, "An issuer answers again: let go the next certificates that wait for it, nearest expiry first. Data: who was let go last."},
 		{ConfigApplied, nil, true, "A configuration was applied; the data say what the change leads to, before it happens."},
 		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
 		{IssuerReady, nil, true, "An issuer can be used."},
 		{IssuerFailed, nil, true, "An issuer cannot be used; the data say why."},
+		{IssuerUnavailable, nil, true, "An issuer stopped answering; only probes ask it now."},
+		{IssuerAvailable, nil, true, "An issuer answers again."},
 		{CertificateIssued, nil, true, "A first certificate was issued and delivered."},
 		{CertificateRenewed, nil, true, "A new certificate replaced the former one."},
 		{CertificateRestored, nil, true, "The output Secret was put back from the record, without the CA."},
@@ -342,6 +346,21 @@ type InputFact struct {
 	SecretName      string `json:"secretName"`
 	ResourceVersion string `json:"resourceVersion,omitempty"` // absent when the Secret is gone
 	IssuerKind      string `json:"issuerKind"`
+}
+
+// ReleaseWork is the data of issuer.release.
+type ReleaseWork struct {
+	// After is the certificate that was let go last, by its place in the order; absent for the first ones.
+	After *Waiting `json:"after,omitempty"`
+}
+
+// Waiting is a certificate that waits for its CA, and its place in the order in which they are
+// let go: nearest expiry first, those that never had a certificate last, the oldest first.
+type Waiting struct {
+	NotAfter  *metav1.Time `json:"notAfter,omitempty"`
+	Created   metav1.Time  `json:"created"`
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
 }
 
 // RevocationFact is the data of certificate.revoked and of revocation.requested.

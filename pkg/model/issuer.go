@@ -368,7 +368,7 @@ type CMPIssuerStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// circuit is there while the CA does not answer: nobody but a probe asks it.
+	// circuit is there while the CA does not answer, when nobody but a probe asks it, and while what waited meanwhile is let go.
 	// +optional
 	Circuit *Circuit `json:"circuit,omitempty"`
 	// inputs are the resourceVersions of the Secrets the issuer names, when they were last read, by name.
@@ -376,17 +376,20 @@ type CMPIssuerStatus struct {
 	Inputs map[string]string `json:"inputs,omitempty"`
 }
 
-// Circuit is the state of an open circuit breaker.
+// Circuit is the state of a circuit breaker that is open, or was until now.
 type Circuit struct {
 	// openedAt is when the CA stopped answering.
 	OpenedAt metav1.Time `json:"openedAt"`
-	// nextProbe is when the CA is tried again, by one certificate.
+	// nextProbe is when the CA is tried again, by one certificate, or when the next certificates are let go.
 	NextProbe metav1.Time `json:"nextProbe"`
 	// failures in a row.
 	Failures int64 `json:"failures"`
-	// message of the last failure.
+	// message of the failure that opened it.
 	// +optional
 	Message string `json:"message,omitempty"`
+	// answeredAt is when the CA answered again. From then on what waits is let go, nearest expiry first.
+	// +optional
+	AnsweredAt *metav1.Time `json:"answeredAt,omitempty"`
 }
 
 // InUseFinalizer keeps an issuer that certificates refer to. While an issuer bears it,

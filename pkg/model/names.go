@@ -97,6 +97,16 @@ func ScheduleSubject(v Verb, key types.NamespacedName) string {
 	return "certloop.sched." + string(v) + "." + tokens(key)
 }
 
+// AlarmSubject is ScheduleSubject for one type of event. What is due later for an issuer has an alarm for
+// each type, beside that of a certificate that happens to have the issuer's name.
+func AlarmSubject(v Verb, eventType string, key types.NamespacedName) string {
+	subject := ScheduleSubject(v, key)
+	if word, ok := strings.CutPrefix(eventType, "io.certloop.issuer."); ok {
+		subject += "." + strings.TrimSuffix(word, ".v1")
+	}
+	return subject
+}
+
 // DeadSubject is where a message that will never be handled is kept with its reason.
 func DeadSubject(v Verb, key types.NamespacedName) string {
 	return "certloop.dead." + string(v) + "." + tokens(key)

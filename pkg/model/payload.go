@@ -11,8 +11,10 @@ func Payload(eventType string) (data any, optional bool) {
 		return CMPIssuer{}, false
 	case RefAdd, RefUpdate, RefDelete:
 		return ObjectReference{}, false
-	case EnrollmentRequested, RenewalRequested, RecreationRequested, IssuerProbe, IssuerRelease:
+	case EnrollmentRequested, RenewalRequested, RecreationRequested:
 		return Work{}, true
+	case IssuerRelease:
+		return ReleaseWork{}, true
 	case RevocationRequested:
 		return RevocationFact{}, true
 	case InputChanged:
