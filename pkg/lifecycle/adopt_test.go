@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/certloop/certloop/pkg/cmp"
+	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -139,6 +140,35 @@ func TestAdoption(t *testing.T) {
 	if st := r.status("web"); st.Revision != 2 || condition(st, model.Ready).Reason != model.ReasonIssued {
 		t.Errorf("got revision %d, %+v", st.Revision, st.Conditions)
 	}
+}
+
+// What another CA has issued ours cannot update, whoever signs the request for it and whether it
+// believes that signer or not: the first renewal becomes an initial request through the identity.
+func TestAdoptedFromAnotherCA(t *testing.T) {
+	believed, stranger := newRoot(t, "another CA"), newRoot(t, "stranger")
+	r := newRig(t, func(c *responder.Config) { c.ClientCAs = []*x509.Certificate{believed.cert} })
+	r.ready()
+	for name, vendor := range map[string]root{"web": believed, "api": stranger} {
+		for _, signer := range []string{model.SignedByCurrentCertificate, model.SignedByIdentity} {
+			name := name + "-" + strings.ToLower(signer)
+			issuer := r.issuer()
+			issuer.Renewal.SignedBy = signer
+			r.declare(model.IssuerUpdated, "ca", issuer)
+			r.secret(name+"-tls", vendor.pair(t, name, nil))
+			spec := certificate(name, 24*time.Hour)
+			spec.Origin = model.OriginAdopt
+			r.declare(model.ConfigCreated, name, spec)
+			r.wantReason(name, model.ReasonAdopted)
+			r.send(model.NewEvent(model.RenewalRequested, r.key(name), model.Work{Reason: model.WorkManual}))
+			r.wantReason(name, model.ReasonIssued)
+			r.wantIssuances(name, 1)
+			issued := r.ca.Issued()
+			if last := issued[len(issued)-1]; last.Request != cmp.TypeIR || !strings.Contains(last.Authenticated, "CN=identity") {
+				t.Errorf("%s: got %s by %s, want an ir by the identity", name, last.Request, last.Authenticated)
+			}
+		}
+	}
+	r.wantTold(model.CertificateParked, 0)
 }
 
 // trust makes the issuer trust a root beside the CA's own.
