@@ -74,13 +74,16 @@ func TestEnroll(t *testing.T) {
 			f := functiontest.Start(t, w)
 			f.Post(t, mode, f.Testdata(t, "issuer-created.json", "http://127.0.0.1:8829/pkix/", ca.URL))
 			wantUsable(t, w)
-			f.WantFacts(t)
+			told := []string{model.IssuerReady}
+			f.WantFacts(t, told...)
 			f.Post(t, mode, rig.Event(t, model.ConfigCreated, w.Key(rig.IdentityName), rig.Identity()))
-			f.WantFacts(t, model.CertificateIssued)
+			told = append(told, model.ConfigApplied, model.CertificateIssued)
+			f.WantFacts(t, told...)
 
 			config := f.Testdata(t, "config-created.json")
 			f.Post(t, mode, config)
-			f.WantFacts(t, model.CertificateIssued, model.CertificateIssued)
+			told = append(told, model.ConfigApplied, model.CertificateIssued)
+			f.WantFacts(t, told...)
 			f.WantWork(t)
 			wantIssued(t, f, config)
 			wantSecret(t, w.Secret(t, "web-tls"))
@@ -89,7 +92,7 @@ func TestEnroll(t *testing.T) {
 			f.Post(t, mode, config)
 			config.SetID("another")
 			f.Post(t, mode, config)
-			f.WantFacts(t, model.CertificateIssued, model.CertificateIssued)
+			f.WantFacts(t, told...)
 			f.WantWork(t)
 			if got := len(ca.Issued()); got != 2 {
 				t.Errorf("the CA issued %d certificates, want 2: the identity and web", got)
@@ -152,7 +155,7 @@ func TestTooEarly(t *testing.T) {
 	config := f.Testdata(t, "config-created.json")
 	f.Post(t, functiontest.Modes()[0], config)
 	w.WaitReason(t, 0, "web", "IssuerNotFound")
-	f.WantFacts(t, model.CertificateWaiting)
+	f.WantFacts(t, model.ConfigApplied, model.CertificateWaiting)
 	f.WantWork(t, "certloop.sched.enroll.web")
 	functiontest.WantCause(t, f.Facts(t, model.CertificateWaiting, w.Key("web"))[0], config)
 }
@@ -175,9 +178,10 @@ func TestRestoreAndWithdraw(t *testing.T) {
 	if got := w.Secret(t, "web-tls"); got == nil || !slices.Equal(got.Data["tls.key"], delivered.Data["tls.key"]) || !slices.Equal(got.Data["tls.crt"], delivered.Data["tls.crt"]) {
 		t.Error("the output is not what it was before it was deleted")
 	}
-	f.WantFacts(t, model.CertificateIssued, model.CertificateIssued, model.CertificateRestored)
+	f.WantFacts(t, model.IssuerReady, model.ConfigApplied, model.CertificateIssued, model.ConfigApplied, model.CertificateIssued, model.CertificateRestored)
 
 	f.Post(t, mode, rig.Event(t, model.ConfigDeleted, w.Key("web"), ""))
+	f.Post(t, mode, rig.Event(t, model.ConfigDeleted, w.Key(rig.IdentityName), "")) // the last that uses the issuer
 	f.Post(t, mode, rig.Event(t, model.IssuerDeleted, w.Key(rig.IssuerName), ""))
 	for kind, resource := range map[string]string{model.CertificateKind: "cmpcertificate/web", model.IssuerKind: "cmpissuer/ca"} {
 		if got := w.Kubectl(t, "", "get", "--ignore-not-found", resource); got != "" {
@@ -207,6 +211,6 @@ func TestDrain(t *testing.T) {
 	identity := rig.Event(t, model.ConfigCreated, w.Key(rig.IdentityName), rig.Identity())
 	f.Drains(t, mode, identity, func() bool { return len(ca.Messages()) > 0 })
 	w.WaitReady(t, 0, rig.IdentityName)
-	f.WantFacts(t, model.CertificateIssued)
+	f.WantFacts(t, model.IssuerReady, model.ConfigApplied, model.CertificateIssued)
 	rig.Pair(t, w.Secret(t, rig.SecretName(rig.IdentityName)))
 }

@@ -115,7 +115,8 @@ func report(t *testing.T, w *rig.World, name string, end, renewal time.Time, nex
 		at := metav1.NewTime(*next)
 		s.NextAttempt = &at
 	} else {
-		notAfter, renewalTime := metav1.NewTime(end), metav1.NewTime(renewal)
+		notBefore, notAfter, renewalTime := metav1.NewTime(renewal.Add(-24*time.Hour)), metav1.NewTime(end), metav1.NewTime(renewal)
+		s.NotBefore = &notBefore
 		s.Serial, s.Revision, s.NotAfter, s.RenewalTime, s.RenewalDay = "2a", 1, &notAfter, &renewalTime, model.RenewalDay(renewal)
 	}
 	if err := store.UpdateCertificateStatus(t.Context(), cert); err != nil {
