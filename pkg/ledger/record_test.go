@@ -2,7 +2,9 @@ package ledger_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"maps"
 	"reflect"
@@ -242,6 +244,7 @@ func TestClaim(t *testing.T) {
 func TestPromote(t *testing.T) {
 	r := newRig(t)
 	cert := r.declare("web", spec("web"))
+	var superseded []string
 	for revision := int64(1); revision <= 3; revision++ {
 		rec := r.record(cert)
 		rec.Flight = r.flight("web")
@@ -256,7 +259,7 @@ func TestPromote(t *testing.T) {
 		got := r.record(cert)
 		want := &ledger.Record{
 			Current: &ledger.Issuance{Key: flight.Key, Chain: flight.Chain, Anchors: []*x509.Certificate{r.root.cert}, Revision: revision, Config: flight.Config, Stored: now, Cause: flight.Cause},
-			Fence:   revision, Attempt: ledger.Attempts{Orphans: revision},
+			Fence:   revision, Attempt: ledger.Attempts{Orphans: revision}, Superseded: superseded,
 		}
 		if d := diff.Diff(want, got, readable(t), diff.AllowUnexported(ledger.Record{})); d != "" {
 			t.Errorf("revision %d (-want +got):\n%s", revision, d)
@@ -264,6 +267,8 @@ func TestPromote(t *testing.T) {
 		if !got.Current.Certificate().Equal(flight.Chain[0]) {
 			t.Error("Certificate is not the first of the chain")
 		}
+		sum := sha256.Sum256(flight.Chain[0].Raw)
+		superseded = append([]string{hex.EncodeToString(sum[:])}, superseded...)
 		for _, key := range []string{"next.key", "next.crt", "transaction"} {
 			if _, ok := r.secret(model.RecordName("web")).Data[key]; ok {
 				t.Errorf("revision %d: %s is still there", revision, key)

@@ -570,8 +570,13 @@ func TestManualChain(t *testing.T) {
 	r.secret("chain", map[string][]byte{"ca.crt": ledger.EncodeCertificates(r.ca.CACertificate(), stranger.cert, chain[1])})
 	spec := r.issuer()
 	spec.Chain = model.ChainSource{Source: model.ChainManual, Manual: &model.CertificatesSource{SecretName: "chain"}}
-	r.declare(model.IssuerUpdated, "ca", spec)
-	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.declare(model.IssuerCreated, "manual", spec)
+	by := func(name string) model.CMPCertificateSpec {
+		spec := certificate(name, 24*time.Hour)
+		spec.IssuerRef.Name = "manual"
+		return spec
+	}
+	r.declare(model.ConfigCreated, "web", by("web"))
 	r.wantReady("web", true)
 	got, err := ledger.ParseCertificates(r.output("web").Data["tls.crt"])
 	if err != nil || len(got) != 3 || !got[1].Equal(chain[1]) || !got[2].Equal(r.ca.CACertificate()) {
@@ -580,7 +585,7 @@ func TestManualChain(t *testing.T) {
 	if err := r.overwrite("chain", "ca.crt", string(ledger.EncodeCertificates(stranger.cert))); err != nil {
 		t.Fatal(err)
 	}
-	r.declare(model.ConfigCreated, "api", certificate("api", 24*time.Hour))
+	r.declare(model.ConfigCreated, "api", by("api"))
 	r.wantReady("api", true)
 	if st := r.status("api"); len(st.Differences) != 1 || !strings.HasPrefix(st.Differences[0], "chain: ") {
 		t.Errorf("got differences %q, want one about the chain", st.Differences)

@@ -389,7 +389,7 @@ func TestUndelivered(t *testing.T) {
 	if !r.crash(in, "promote", 1) {
 		t.Fatal("no promotion")
 	}
-	r.send(r.ref(model.RefUpdate, "web-tls"))
+	r.tick("sweep")
 	r.wantReady("web", true)
 	r.wantTold(model.SecretModified, 0)
 	if st := r.status("web"); st.Revision != 2 {

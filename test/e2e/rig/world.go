@@ -45,12 +45,26 @@ func NewWorldOfItsOwn(tb testing.TB, flags ...string) *World {
 	return worldOn(tb, kubetest.StartOwn(tb, flags...))
 }
 
+// WorldIn is a namespace that exists, on a cluster with everything of ours installed.
+func WorldIn(tb testing.TB, cluster *kubetest.Cluster, namespace string) *World {
+	tb.Helper()
+	w := &World{Cluster: cluster, Namespace: namespace}
+	w.connect(tb)
+	return w
+}
+
 func worldOn(tb testing.TB, cluster *kubetest.Cluster) *World {
 	tb.Helper()
 	cluster.ApplyCRDs(tb, filepath.Join(Root(tb), "deploy", "knative", "crds")) // changes nothing when they are there
 	cluster.ApplyPolicies(tb, filepath.Join(Root(tb), "deploy", "knative", "policies"))
 	w := &World{Cluster: cluster, Namespace: cluster.Namespace(tb)}
-	cfg := cluster.Config()
+	w.connect(tb)
+	return w
+}
+
+func (w *World) connect(tb testing.TB) {
+	tb.Helper()
+	cfg := w.Cluster.Config()
 	cfg.WarningHandler = rest.NoWarnings{} // of rubbish that tests write on purpose
 	var err error
 	if w.objects, err = dynamic.NewForConfig(cfg); err != nil {
@@ -59,7 +73,6 @@ func worldOn(tb testing.TB, cluster *kubetest.Cluster) *World {
 	if w.store, err = ledger.Open(cfg); err != nil {
 		tb.Fatal(err)
 	}
-	return w
 }
 
 // Key is the key of an object in the namespace.
