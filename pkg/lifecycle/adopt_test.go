@@ -154,7 +154,7 @@ func TestAdoptedFromAnotherCA(t *testing.T) {
 			issuer := r.issuer()
 			issuer.Renewal.SignedBy = signer
 			r.declare(model.IssuerUpdated, "ca", issuer)
-			r.secret(name+"-tls", vendor.pair(t, name, nil))
+			r.tlsSecret(name+"-tls", vendor.pair(t, name, nil))
 			spec := certificate(name, 24*time.Hour)
 			spec.Origin = model.OriginAdopt
 			r.declare(model.ConfigCreated, name, spec)

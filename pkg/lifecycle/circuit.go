@@ -79,10 +79,11 @@ func (a *attempt) held() bool {
 	}
 }
 
-// hold ends an attempt without asking the CA: the end of the outage wakes it.
+// hold ends an attempt without asking the CA: the end of the outage wakes it. A lease that is
+// left, of a holder that died or of ours, is not.
 func (a *attempt) hold(ctx context.Context) error {
-	if a.insist() {
-		if err := a.save(ctx, "insist"); err != nil {
+	if a.insist() || a.rec.Lease != nil {
+		if err := a.release(ctx); err != nil {
 			return err
 		}
 	}
@@ -94,9 +95,23 @@ func (a *attempt) hold(ctx context.Context) error {
 // held is the outcome of who waits for the CA. It is the same for the whole outage, so that
 // it is written once.
 func held(c *model.Circuit) outcome {
-	return outcome{reason: model.ReasonCircuitOpen, message: fmt.Sprintf(
-		"the CA has not answered since %s (%s); it is tried every %s, and this goes on when it answers",
-		c.OpenedAt.UTC().Format(time.RFC3339), c.Message, probeInterval)}
+	return outcome{reason: model.ReasonCircuitOpen, message: away(c)}
+}
+
+func away(c *model.Circuit) string {
+	return fmt.Sprintf("the CA has not answered since %s (%s); it is tried every %s, and what waits goes on when it answers",
+		c.OpenedAt.UTC().Format(time.RFC3339), c.Message, probeInterval)
+}
+
+// showCircuit makes an outage a condition of the issuer. Ready is not touched: what the issuer
+// names is as good as before.
+func showCircuit(issuer *model.CMPIssuer) {
+	conditions, c := &issuer.Status.Conditions, issuer.Status.Circuit
+	if c == nil || c.AnsweredAt != nil {
+		meta.RemoveStatusCondition(conditions, model.Reconciling)
+		return
+	}
+	set(conditions, metav1.Condition{Type: model.Reconciling, Status: metav1.ConditionTrue, Reason: model.ReasonCircuitOpen, Message: away(c)}, issuer.Generation)
 }
 
 // watchTime is when the next probe is due, or when the release should have gone on.
@@ -190,6 +205,7 @@ func (o *Obtainer) swapCircuit(ctx context.Context, key types.NamespacedName, ch
 			return issuer, nil
 		}
 		issuer.Status.Circuit = next
+		showCircuit(issuer)
 		if err = o.Ledger.UpdateIssuerStatus(ctx, issuer); !errors.Is(err, ledger.ErrConflict) {
 			break
 		}
@@ -412,6 +428,7 @@ func (s *scan) waitsForCA(c *model.CMPCertificate) bool {
 		return false
 	}
 	s.fact.Pending++
+	s.lookAtEnd(c)
 	key := issuerKey(c)
 	if s.issuers == nil {
 		s.issuers = map[types.NamespacedName]bool{}
@@ -423,4 +440,15 @@ func (s *scan) waitsForCA(c *model.CMPCertificate) bool {
 		s.out = append(s.out, model.Follow(s.in, e))
 	}
 	return true
+}
+
+// lookAtEnd tells of a certificate that ends while it waits, so that its status says so too.
+func (s *scan) lookAtEnd(c *model.CMPCertificate) {
+	switch {
+	case !s.expired(c):
+	case meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready):
+		s.tellDue(c)
+	default:
+		s.fact.Expired++
+	}
 }

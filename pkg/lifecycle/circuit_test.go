@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/cmp/responder"
@@ -58,13 +59,21 @@ func (o *outage) asked(since time.Time) (out []timed) {
 	return out
 }
 
+// circuit is that of the issuer, which its conditions show.
 func (o *outage) circuit() *model.Circuit {
 	o.t.Helper()
 	i, err := o.store.Issuer(o.t.Context(), o.key("ca"))
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	return i.Status.Circuit
+	c, shown := i.Status.Circuit, meta.FindStatusCondition(i.Status.Conditions, model.Reconciling)
+	if open := c != nil && c.AnsweredAt == nil; open != (shown != nil) || open && shown.Reason != model.ReasonCircuitOpen {
+		o.t.Errorf("got condition %+v of an issuer with circuit %+v", shown, c)
+	}
+	if !meta.IsStatusConditionTrue(i.Status.Conditions, model.Ready) {
+		o.t.Errorf("got conditions %+v, want Ready: what the issuer names can be read", i.Status.Conditions)
+	}
+	return c
 }
 
 // pass lets alarms ring for a while.
@@ -174,6 +183,30 @@ func (o *outage) wantDrained(back time.Time, many int) {
 	for i := range many {
 		o.wantReady(fmt.Sprintf("new-%05d", i), true)
 	}
+}
+
+// A certificate that ends while its CA is away is told once, and is not Ready any more.
+func TestExpiryInAnOutage(t *testing.T) {
+	o := newOutage(t)
+	o.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	o.advance(17 * time.Hour)
+	o.stopCA()
+	o.tick("expiry")
+	o.pass(5 * time.Minute)
+	if c := condition(o.status("web"), model.Reconciling); c.Reason != model.ReasonCircuitOpen {
+		t.Fatalf("got %+v, want the reason CircuitOpen", c)
+	}
+	o.wantReady("web", true)
+	o.advance(8 * time.Hour)
+	o.tick("expiry")
+	o.wantReady("web", false)
+	o.advance(11 * time.Minute)
+	o.tick("expiry")
+	o.wantTold(model.CertificateExpired, 1)
+	o.back()
+	o.settle()
+	o.wantReady("web", true)
+	o.wantIssuances("web", 2)
 }
 
 // However many replicas see the alarm of a probe, one probe is made.

@@ -186,7 +186,7 @@ func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event,
 		if in.Type() == model.ResourceDelete {
 			var c model.CMPCertificate
 			if in.DataAs(&c) != nil || c.Spec.IssuerRef.Name == "" {
-				return nil, nil // its record goes with it, by its owner reference
+				return nil, nil //nolint:nilerr // its record goes with it, by its owner reference
 			}
 			c.Namespace, c.Name = key.Namespace, key.Name
 			return nil, o.release(ctx, issuerKey(&c))

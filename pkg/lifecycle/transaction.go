@@ -235,12 +235,11 @@ func (a *attempt) exchange(ctx context.Context, tx *cmp.Transaction, step cmp.St
 
 // authentic: what came is from the CA, whatever it says.
 func authentic(err error) bool {
-	var syntax *cmp.SyntaxError
-	var peer *cmp.Error
-	if errors.As(err, &peer) {
+	if peer, ok := errors.AsType[*cmp.Error](err); ok {
 		return peer.Verified
 	}
-	return !errors.Is(err, cmp.ErrProtection) && !errors.As(err, &syntax)
+	_, malformed := errors.AsType[*cmp.SyntaxError](err)
+	return !malformed && !errors.Is(err, cmp.ErrProtection)
 }
 
 // replyName is the name of an answer's body, for people.
