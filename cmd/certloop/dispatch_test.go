@@ -69,8 +69,9 @@ func TestDispatchWakesAFunction(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer
+	dispatch := newCommandLine([]string{"dispatch"}, &out, &errs)
 	ended := make(chan int)
-	go func() { ended <- newCommandLine([]string{"dispatch"}, &out, &errs).execute(ctx) }()
+	go func() { ended <- dispatch.execute(ctx) }()
 	eventually(t, "readiness", func() bool { return answers(t, "http://"+probes+"/health/readiness") })
 
 	function := &sleeper{seen: map[string]bool{}}

@@ -163,7 +163,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	a.rec, err = a.record(ctx)
 	if errors.Is(err, ledger.ErrSpoilt) {
 		a.rec = new(ledger.Record)
-		return a.unmet(ctx, &unmetError{"RecordInvalid", err.Error() + "; put it right, or delete it to have a new certificate issued"})
+		return a.unmet(ctx, &unmetError{model.ReasonRecordInvalid, err.Error() + "; put it right, or delete it to have a new certificate issued"})
 	}
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ type outcome struct {
 func (a *attempt) outcomeOfRecord() outcome {
 	at := a.rec.Attempt
 	if f := a.rec.Flight; f != nil && at.Reason == "" && !f.NextPoll.IsZero() {
-		return outcome{reason: "WaitingForCA", next: f.NextPoll,
+		return outcome{reason: model.ReasonWaitingForCA, next: f.NextPoll,
 			message: "the CA asked us to come back at " + f.NextPoll.UTC().Format(time.RFC3339)}
 	}
 	return outcome{reason: at.Reason, message: at.Message, next: at.Next, parked: at.Parked != ""}
@@ -143,7 +143,7 @@ func (a *attempt) stop(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.report(ctx, outcome{reason: "Paused", parked: true, message: "spec.paused is true: nothing is done for this certificate until it is false"})
+	return a.report(ctx, outcome{reason: model.ReasonPaused, parked: true, message: "spec.paused is true: nothing is done for this certificate until it is false"})
 }
 
 // unmetError says what an attempt needs and does not find.
@@ -280,7 +280,7 @@ func (a *attempt) setConditions(s *model.CMPCertificateStatus, out outcome) {
 		ready.Status, ready.Reason = metav1.ConditionTrue, readyReason(a.rec.Current)
 		ready.Message = strings.Join(append([]string{fmt.Sprintf("certificate %s is delivered and valid until %s", s.Serial, s.NotAfter.UTC().Format(time.RFC3339))}, a.notes()...), "; ")
 	case out.reason == "":
-		ready.Reason, ready.Message = "Pending", "a certificate is needed"
+		ready.Reason, ready.Message = model.ReasonPending, "a certificate is needed"
 	}
 	set(&s.Conditions, ready, a.cert.Generation)
 	abnormal(&s.Conditions, model.Reconciling, out.reason != "" && !out.parked, out, a.cert.Generation)

@@ -29,11 +29,11 @@ func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 	}
 	req, err := a.request(purpose, key)
 	if err != nil {
-		return a.unmet(ctx, &unmetError{"ConfigInvalid", err.Error()})
+		return a.unmet(ctx, &unmetError{model.ReasonConfigInvalid, err.Error()})
 	}
 	tx, err := cmp.Begin(a.ca.config, *req)
 	if err != nil {
-		return a.unmet(ctx, &unmetError{"ConfigInvalid", err.Error()})
+		return a.unmet(ctx, &unmetError{model.ReasonConfigInvalid, err.Error()})
 	}
 	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: a.cause(), Signer: signedBy(a.ca.config.Credential)}
 	if a.rec.Attempt.Parked != "" { // that is over: something has changed
@@ -84,7 +84,7 @@ func (a *attempt) resume(ctx context.Context, v view) error {
 	}
 	if a.overdue() {
 		a.orphan("the total timeout was over")
-		return a.failed(ctx, "TransactionTimeout", fmt.Errorf("the CA did not finish within %s", a.ca.totalTimeout))
+		return a.failed(ctx, model.ReasonTransactionTimeout, fmt.Errorf("the CA did not finish within %s", a.ca.totalTimeout))
 	}
 	tx, err := cmp.Resume(a.ca.config, a.rec.Flight.Transaction)
 	if err != nil {
@@ -333,21 +333,21 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 		return a.outage(ctx, err)
 	case errors.Is(err, cmp.ErrDeadline):
 		a.orphan("the total timeout was over")
-		return a.failed(ctx, "TransactionTimeout", err)
+		return a.failed(ctx, model.ReasonTransactionTimeout, err)
 	case errors.As(err, &unwanted):
 		return a.unwanted(ctx, unwanted)
 	case errors.Is(err, cmp.ErrProtection):
-		return a.distrusted(ctx, step, "ResponseNotAuthentic", err, repeat)
+		return a.distrusted(ctx, step, model.ReasonResponseNotAuthentic, err, repeat)
 	case errors.As(err, &peer) && repeat:
 		a.orphan("the CA refused to go on: " + peer.Error())
 		return a.startOver(ctx)
 	case errors.As(err, &peer) && step.Type == cmp.TypePollReq && forgotten(err):
 		a.orphan("the CA knows nothing of the transaction any more: " + peer.Error())
-		return a.failed(ctx, "CAUnavailable", peer)
+		return a.failed(ctx, model.ReasonCAUnavailable, peer)
 	case errors.As(err, &peer):
 		return a.rejected(ctx, peer)
 	default:
-		return a.distrusted(ctx, step, "ResponseInvalid", err, repeat)
+		return a.distrusted(ctx, step, model.ReasonResponseInvalid, err, repeat)
 	}
 }
 
@@ -381,18 +381,18 @@ func (a *attempt) rejected(ctx context.Context, peer *cmp.Error) error {
 	case f.Purpose == ledger.ForRenewal && a.notUpdatable(peer):
 		return a.beginFor(ctx, ledger.ForEnrollment)
 	case peer.Retryable():
-		return a.failed(ctx, "CAUnavailable", peer)
+		return a.failed(ctx, model.ReasonCAUnavailable, peer)
 	case a.fixed():
-		return a.failed(ctx, "RejectedByCA", peer)
+		return a.failed(ctx, model.ReasonRejectedByCA, peer)
 	}
 	changed, err := a.changedMeanwhile(ctx)
 	if err != nil {
 		return err
 	}
 	if changed { // the CA was asked with what is no more
-		return a.failed(ctx, "RejectedByCA", peer)
+		return a.failed(ctx, model.ReasonRejectedByCA, peer)
 	}
-	return a.park(ctx, "RejectedByCA", peer)
+	return a.park(ctx, model.ReasonRejectedByCA, peer)
 }
 
 // notUpdatable: the CA does not take a key update because of the certificate to be updated,
@@ -417,9 +417,9 @@ func (a *attempt) unwanted(ctx context.Context, err error) error {
 	a.orphaned(id, "refused: "+err.Error())
 	at := &a.rec.Attempt
 	if at.Refused++; at.Refused >= maxRefusals {
-		return a.park(ctx, "CertificateRefused", err)
+		return a.park(ctx, model.ReasonCertificateRefused, err)
 	}
-	return a.failed(ctx, "CertificateRefused", err)
+	return a.failed(ctx, model.ReasonCertificateRefused, err)
 }
 
 // distrusted: the answer is not CMP or not authentic. Nothing of it is used, and the

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -118,9 +119,7 @@ func (c *Cluster) namespace(name string, labels map[string]string) {
 	if c.Namespaces[name] == nil {
 		c.Namespaces[name] = map[string]string{nameLabel: name}
 	}
-	for k, v := range labels {
-		c.Namespaces[name][k] = v
-	}
+	maps.Copy(c.Namespaces[name], labels)
 }
 
 func (c *Cluster) addPolicy(u *unstructured.Unstructured, namespace string) error {
@@ -175,9 +174,7 @@ func (c *Cluster) addPod(u *unstructured.Unstructured, namespace string, path []
 		return fmt.Errorf("%s in %s: %w", object, namespace, err)
 	}
 	pod := Pod{Namespace: namespace, Name: object, Labels: map[string]string{}, HostNetwork: t.Spec.HostNetwork}
-	for k, v := range t.Metadata.Labels {
-		pod.Labels[k] = v
-	}
+	maps.Copy(pod.Labels, t.Metadata.Labels)
 	if u.GroupVersionKind().Group == "serving.knative.dev" {
 		pod.Labels["serving.knative.dev/service"] = u.GetName() // as Knative labels its Pods
 	}
