@@ -83,11 +83,11 @@ func ExampleServer_Behave() {
 	}
 	ca.Reject(cmp.FailSystemUnavail, "back at noon")
 	ca.DropReply(1, cmp.TypePKIConf)
-	ca.Behave(func(b *responder.Behaviour) { fmt.Println(b.Reject.FailInfo, b.DropReply, string(b.Only)) })
+	ca.Behave(func(b *responder.Behaviour) { fmt.Println(b.Reject.FailInfo, b.DropReply, b.Only[0]) })
 	ca.Behave(func(b *responder.Behaviour) { *b = responder.Behaviour{} })
 	ca.Behave(func(b *responder.Behaviour) { fmt.Println(b.Reject == nil, b.DropReply) })
 	// Output:
-	// systemUnavail 1 [pkiconf]
+	// systemUnavail 1 pkiconf
 	// true 0
 }
 
