@@ -22,8 +22,12 @@ import (
 // retryAfter is what a sender is asked to wait before it tries again.
 const retryAfter = 5 * time.Second
 
+// DeadLettersPath is where a Receiver is the dead-letter sink of a Broker: it keeps whatever
+// comes there, and so takes it, because a sink that refuses makes the Broker try for ever.
+const DeadLettersPath = "/dead-letters"
+
 // ServeHTTP receives CloudEvents by POST, in binary, structured or batched mode of
-// the HTTP protocol binding, at any path. It answers 202 without a body, or a
+// the HTTP protocol binding, at any path but [DeadLettersPath]. It answers 202 without a body, or a
 // problem document (RFC 9457). A batch gets one answer: 503 when any of its events
 // is to be sent again, else a refusal when any was refused.
 //
@@ -79,23 +83,37 @@ func parts(header http.Header, body []byte, err error) []part {
 func (r *Receiver) receivePart(req *http.Request, p part) error {
 	began := time.Now()
 	ctx := req.Context()
+	sink := req.URL.Path == DeadLettersPath
 	in, err := p.decode(ctx)
-	if err == nil {
+	if err == nil && sink {
+		err = undelivered(in)
+	} else if err == nil {
 		err = r.attempt(ctx, in)
 	}
 	outcome := accepted
-	if refused, ok := errors.AsType[*refusal](err); ok {
+	refused, ok := errors.AsType[*refusal](err)
+	switch {
+	case ok:
 		outcome = dead
 		if buried := r.bury(ctx, p.letter(req.URL.Path), in, refused); buried != nil {
 			// Said twice is better than lost: the sender keeps it until we can.
-			err = fmt.Errorf("%s; %w", refused.Error(), buried)
+			err, sink = fmt.Errorf("%s; %w", refused.Error(), buried), false
 			outcome = retried
 		}
-	} else if err != nil {
+	case err != nil:
 		outcome = retried
 	}
 	r.report(ctx, settled{in, 0, outcome, time.Since(began), err})
+	if sink {
+		return nil
+	}
 	return err
+}
+
+// undelivered is why an event comes to a dead-letter sink, as Knative says in its extensions.
+func undelivered(in event.Event) *refusal {
+	said := func(name string) string { return clip(fmt.Sprint(in.Extensions()[name]), maxTermText) }
+	return refuse(Exhausted, fmt.Errorf("%s answered %s", said("knativeerrordest"), said("knativeerrorcode")))
 }
 
 func (p part) letter(path string) letter {

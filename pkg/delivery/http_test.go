@@ -71,6 +71,43 @@ func with(header map[string]string, name, value string) map[string]string {
 	return all
 }
 
+// A Broker's dead-letter sink takes everything and keeps it; while it cannot, it says so.
+func TestDeadLetterSink(t *testing.T) {
+	r := newRig(t)
+	ran := collect(r, model.EnrollmentRequested)
+	post := func(header map[string]string) int {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, DeadLettersPath, strings.NewReader(""))
+		for name, value := range header {
+			req.Header.Set(name, value)
+		}
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, req)
+		return w.Code
+	}
+	known := with(with(binaryHeader(model.EnrollmentRequested, "shop/web"), "ce-knativeerrorcode", "503"), "ce-knativeerrordest", "http://enroll")
+	for name, header := range map[string]map[string]string{
+		"a type it handles": known, "a type it does not": binaryHeader("com.example.other", "x"), "no CloudEvent": {"Content-Type": "text/plain"},
+	} {
+		if code := post(header); code != http.StatusAccepted {
+			t.Errorf("%s: answer %d, want 202", name, code)
+		}
+	}
+	if n := len(r.dead(t)); n != 3 {
+		t.Errorf("%d dead letters, want 3", n)
+	}
+	if n := len(ran); n != 0 {
+		t.Errorf("the handler ran %d times", n)
+	}
+	said := r.messages(t, model.DeadStream, model.DeadSubject(r.Verb, web))
+	if len(said) != 1 || said[0].Header.Get(ReasonHeader) != string(Exhausted) || said[0].Header.Get(ErrorHeader) != "http://enroll answered 503" {
+		t.Errorf("kept %v", said)
+	}
+	r.stop()
+	if code := post(known); code != http.StatusServiceUnavailable {
+		t.Errorf("answer %d without NATS, want 503", code)
+	}
+}
+
 func TestBatch(t *testing.T) {
 	const (
 		good    = `{"specversion":"1.0","id":"1","source":"/test","type":"io.certloop.enrollment.requested.v1","subject":"shop/web"}`
