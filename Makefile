@@ -119,6 +119,21 @@ test: build bin/kubeapi peers $(if $(shell command -v kubectl),,bin/kubectl) ## 
 chaos: bin/kubeapi peers ## kill, freeze and repeat everything, for about an hour: CHAOS="-seed=…" repeats a run
 	CERTLOOP_REQUIRE=all go test -count=1 -timeout=4h -v $(ARGS) ./test/chaos -kills=500 -each=20 -storm=100 -down=3m $(CHAOS)
 
+KNATIVE := $(addprefix bin/knative/,apiserver_receive_adapter filter ingress mtping kncontrol)
+
+bin/knative/kncontrol: test/knative/go.mod $(wildcard test/knative/kncontrol/*.go)
+	go -C test/knative build -ldflags='-s -w' -o $(CURDIR)/$@ ./kncontrol
+
+bin/knative/filter bin/knative/ingress: bin/knative/%: test/knative/go.mod
+	go -C test/knative build -ldflags='-s -w' -o $(CURDIR)/$@ knative.dev/eventing/cmd/broker/$*
+
+bin/knative/apiserver_receive_adapter bin/knative/mtping: bin/knative/%: test/knative/go.mod
+	go -C test/knative build -ldflags='-s -w' -o $(CURDIR)/$@ knative.dev/eventing/cmd/$*
+
+.PHONY: knative
+knative: build bin/kubeapi $(KNATIVE) ## try deploy/knative on Knative Eventing's own programs, in namespaces of its own (the first time compiles them: about five minutes)
+	CERTLOOP_REQUIRE=all go test -tags=knative -count=1 -v -timeout=40m $(ARGS) ./test/knativetest
+
 .PHONY: fuzz
 fuzz: ## run the fuzz targets of pkg/cmp for FUZZTIME each, the others for OTHERTIME
 	@OTHERTIME=$(OTHERTIME) tools/fuzz $(FUZZTIME)

@@ -1,0 +1,294 @@
+//go:build knative
+
+package knativetest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/certloop/certloop/pkg/cmp/responder"
+	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/e2e/rig"
+)
+
+const patience = 3 * time.Minute
+
+func gvr(group, resource string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: group + ".knative.dev", Version: "v1", Resource: resource}
+}
+
+// One installation serves all: it is what takes long.
+func TestKnative(t *testing.T) {
+	i := install(t)
+	ca := rig.StartResponder(t, responder.Config{})
+	bus := rig.OpenBus(t, "nats://"+natsAddress+":4222")
+	i.waitReady(t, gvr("eventing", "brokers"), gvr("eventing", "triggers"), gvr("sources", "pingsources"), gvr("sources", "apiserversources"))
+
+	t.Run("an object reaches enroll through the ApiServerSource", func(t *testing.T) { i.object(t, ca) })
+	t.Run("an event reaches enroll through the Broker", i.pipeline)
+	t.Run("what nobody can deliver is dead-lettered", func(t *testing.T) { i.undeliverable(t, bus) })
+	t.Run("a PingSource reaches expiry-scan", func(t *testing.T) { i.ping(t, bus) })
+	t.Run("a deleted Secret is restored", func(t *testing.T) { i.deleted(t, bus) })
+	t.Run("and also while nobody watches, by the sweep", i.missed)
+	t.Run("without work there are no Pods, and the next event starts one", i.zero)
+	t.Run("functions and dispatch die under load", func(t *testing.T) { i.storm(t, bus) })
+	t.Run("nobody lacked a right", i.rights)
+}
+
+func (i *installation) object(t *testing.T, ca *rig.Responder) {
+	i.World.Bootstrap(t, ca.CA)
+	i.World.Apply(t, rig.EndEntity("web"), rig.Identity(), rig.Issuer(ca.CA)) // in the wrong order
+	i.WaitReady(t, patience, rig.IdentityName, "web")
+	secret := i.Secret(t, "web-tls")
+	rig.Pair(t, secret)
+	rig.OpenSSLVerify(t, secret, ca.Roots)
+	if i.node.started("certloop-enroll") == 0 {
+		t.Error("no Pod of enroll was started")
+	}
+}
+
+// ingress is where the Broker receives events.
+const ingress = "http://broker-ingress." + eventing + ".svc.cluster.local/" + home + "/certloop"
+
+func post(t *testing.T, e event.Event) {
+	t.Helper()
+	body, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.Eventually(t, patience, "the Broker accepts an event", func() error {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, ingress, bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		if resp.Body.Close() != nil || resp.StatusCode != http.StatusAccepted {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
+}
+
+func (i *installation) pipeline(t *testing.T) {
+	post(t, rig.Event(t, model.ConfigCreated, i.Key("pipeline"), rig.EndEntity("pipeline")))
+	i.WaitFact(t, "pipeline")
+}
+
+// WaitFact waits for a certificate that an event declares: first for its configuration.
+func (i *installation) WaitFact(t *testing.T, name string) {
+	t.Helper()
+	i.waitThere(t, name)
+	i.WaitReady(t, patience, name)
+}
+
+func (i *installation) waitThere(t *testing.T, name string) {
+	t.Helper()
+	resource := model.GroupVersion.WithResource(model.CertificateResource)
+	rig.Eventually(t, patience, "CMPCertificate "+name, func() error {
+		_, err := i.objects.Resource(resource).Namespace(home).Get(t.Context(), name, metav1.GetOptions{})
+		return err
+	})
+}
+
+// The function refuses the event and dead-letters it; the Broker, told that nobody will
+// take it, hands it to its dead-letter sink, which keeps it too.
+func (i *installation) undeliverable(t *testing.T, bus *rig.Bus) {
+	wrong := rig.Event(t, model.ConfigCreated, i.Key("wrong"), strings.Replace(rig.EndEntity("wrong"), "issuerRef", "issuerReference", 1))
+	post(t, wrong)
+	for _, verb := range []model.Verb{model.Enroll, model.Scan} {
+		rig.Eventually(t, patience, "the dead letter of "+string(verb), func() error {
+			dead := bus.Messages(t, model.DeadStream, model.DeadSubject(verb, i.Key("wrong")))
+			if len(dead) == 0 {
+				return errors.New("there is none")
+			}
+			return nil
+		})
+	}
+}
+
+// schedule changes when a PingSource ticks. Six fields begin with seconds.
+func (i *installation) schedule(t *testing.T, name, schedule string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"spec":{"schedule":%q}}`, schedule)
+	_, err := i.objects.Resource(gvr("sources", "pingsources")).Namespace(home).Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const everyTwoSeconds = "*/2 * * * * *"
+
+func (i *installation) ping(t *testing.T, bus *rig.Bus) {
+	i.schedule(t, "certloop-scan", everyTwoSeconds)
+	defer i.schedule(t, "certloop-scan", "0 0 1 1 *")
+	e := bus.WaitFact(t, patience, model.ScanCompleted, types.NamespacedName{})
+	if !strings.HasSuffix(e.Source(), "/certloop/expiry-scan") {
+		t.Errorf("told by %s", e.Source())
+	}
+	if i.node.started("pingsource-mt-adapter") == 0 || i.node.started("certloop-expiry-scan") == 0 {
+		t.Error("the adapter or the function was not started")
+	}
+}
+
+func (i *installation) deleted(t *testing.T, bus *rig.Bus) {
+	before := i.Secret(t, "web-tls")
+	i.Delete(t, "Secret", "web-tls")
+	i.waitBack(t, "web-tls", before.Data)
+	bus.WaitFact(t, patience, model.SecretDeleted, i.Key("web"))
+}
+
+func (i *installation) waitBack(t *testing.T, name string, want map[string][]byte) {
+	t.Helper()
+	rig.Eventually(t, patience, "Secret "+name+" is back", func() error {
+		s := i.Secret(t, name)
+		if s == nil || !maps.EqualFunc(s.Data, want, bytes.Equal) {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+}
+
+func (i *installation) missed(t *testing.T) {
+	adapter := i.adapterOf(t, "certloop-secrets")
+	adapter.hold()
+	before := i.Secret(t, "pipeline-tls")
+	i.Delete(t, "Secret", "pipeline-tls")
+	i.schedule(t, "certloop-sweep", everyTwoSeconds)
+	defer i.schedule(t, "certloop-sweep", "0 0 1 1 *")
+	i.waitBack(t, "pipeline-tls", before.Data)
+	adapter.release()
+}
+
+// adapterOf is the receive adapter that Knative made for an ApiServerSource.
+func (i *installation) adapterOf(t *testing.T, source string) *deployment {
+	t.Helper()
+	list, err := i.node.kube.AppsV1().Deployments(home).List(t.Context(), metav1.ListOptions{LabelSelector: "eventing.knative.dev/sourceName=" + source})
+	if err != nil || len(list.Items) != 1 {
+		t.Fatalf("%d adapters of %s, %v", len(list.Items), source, err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.deployments[list.Items[0].Name]
+}
+
+func (i *installation) zero(t *testing.T) {
+	rig.Eventually(t, patience, "no Pod of any function", func() error {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		for host, s := range i.services {
+			s.mu.Lock()
+			up := s.process != nil
+			s.mu.Unlock()
+			if up {
+				return errors.New(host + " has one")
+			}
+		}
+		return nil
+	})
+	before := i.node.started("certloop-enroll")
+	i.World.Apply(t, rig.EndEntity("later"))
+	i.WaitReady(t, patience, "later")
+	if i.node.started("certloop-enroll") == before {
+		t.Error("enroll was not started again")
+	}
+}
+
+// certificates of the storm, and how often somebody dies meanwhile.
+const (
+	stormSize   = 1000
+	stormPeriod = 700 * time.Millisecond
+)
+
+// storm enrolls many certificates while functions and dispatch are killed at random.
+func (i *installation) storm(t *testing.T, bus *rig.Bus) {
+	dead := len(bus.Messages(t, model.DeadStream, model.DeadSubjects))
+	var names []string
+	for n := range stormSize {
+		names = append(names, fmt.Sprintf("storm-%04d", n))
+	}
+	stop := make(chan struct{})
+	var killer sync.WaitGroup
+	kills := 0
+	killer.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(rand.Float64() * 2 * float64(stormPeriod))):
+				i.killSomebody()
+				kills++
+			}
+		}
+	})
+	began := time.Now()
+	for _, name := range names {
+		i.World.Apply(t, rig.EndEntity(name))
+	}
+	i.WaitReady(t, 10*time.Minute, names...)
+	close(stop)
+	killer.Wait()
+	took := time.Since(began)
+	if kills == 0 {
+		t.Error("nobody was killed")
+	}
+	serials := map[string]bool{}
+	for _, name := range names {
+		serials[rig.Pair(t, i.Secret(t, rig.SecretName(name))).SerialNumber.String()] = true
+	}
+	if len(serials) != stormSize {
+		t.Errorf("%d different certificates, want %d", len(serials), stormSize)
+	}
+	if now := len(bus.Messages(t, model.DeadStream, model.DeadSubjects)); now != dead {
+		t.Errorf("%d events were dead-lettered", now-dead)
+	}
+	t.Logf("%d certificates in %s, %d kills; enroll was started %d times, dispatch %d", stormSize, took.Round(time.Second), kills,
+		i.node.started("certloop-enroll"), i.node.started("certloop-dispatch"))
+}
+
+func (i *installation) killSomebody() {
+	i.mu.Lock()
+	victims := []func(){i.deployments["certloop-dispatch"].killOne}
+	for _, host := range slices.Sorted(maps.Keys(i.services)) {
+		victims = append(victims, i.services[host].killOne)
+	}
+	i.mu.Unlock()
+	victims[rand.IntN(len(victims))]()
+}
+
+// Whoever lacks a right says so in its log.
+func (i *installation) rights(t *testing.T) {
+	logs, err := filepath.Glob(filepath.Join(i.node.logs, home+".*.log"))
+	if err != nil || len(logs) < 5 {
+		t.Fatalf("%d logs, %v", len(logs), err)
+	}
+	for _, path := range logs {
+		for line := range strings.Lines(string(readFile(t, path))) {
+			if strings.Contains(strings.ToLower(line), "forbidden") {
+				t.Errorf("%s: %s", filepath.Base(path), line)
+				break
+			}
+		}
+	}
+}
