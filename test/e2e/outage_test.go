@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/model"
@@ -35,20 +38,15 @@ func TestCADownForTwoMinutes(t *testing.T) {
 	bus.Publish(t, model.Renew, w.Key("served"), rig.Event(t, model.RenewalRequested, w.Key("served"), "{reason: manual}"))
 
 	for _, name := range names {
-		w.WaitReason(t, rig.Patience, name, "CAUnreachable")
+		waitAway(t, w, name)
 	}
-	wide := w.Kubectl(t, "", "get", "cmpc", "-o", "wide")
-	for _, want := range []string{"CAUnreachable", "connection refused", "127.0.0.1"} {
-		if !strings.Contains(wide, want) {
-			t.Errorf("kubectl get cmpc -o wide does not say %q:\n%s", want, wide)
+	for _, name := range names {
+		if got := w.Kubectl(t, "", "get", "cmpc", name, "-o", "wide"); !away(got) || !strings.Contains(got, "False") || !strings.Contains(got, "connection refused") || !strings.Contains(got, "127.0.0.1") {
+			t.Errorf("kubectl get cmpc does not tell the reason:\n%s", got)
 		}
 	}
-	if got := w.Kubectl(t, "", "get", "cmpc", "first"); !strings.Contains(got, "False") || !strings.Contains(got, "CAUnreachable") {
-		t.Errorf("kubectl get cmpc does not tell the reason:\n%s", got)
-	}
-	for _, name := range append(names, "served") {
-		firstRetry(t, w, bus, name)
-	}
+	bus.WaitFact(t, rig.Patience, model.IssuerUnavailable, w.Key(rig.IssuerName))
+	firstRetry(t, w)
 	// What is in use stays in use, whatever becomes of its renewal.
 	w.WaitReady(t, 0, "served")
 	if err := holds(w.Secret(t, rig.SecretName("served")), before.Data); err != nil {
@@ -61,6 +59,7 @@ func TestCADownForTwoMinutes(t *testing.T) {
 	w.WaitReady(t, 3*rig.Patience, names...)
 	waitRevision(t, w, "served", 2)
 	t.Logf("all there %.0f s after the CA's return", time.Since(up).Seconds())
+	bus.WaitFact(t, rig.Patience, model.IssuerAvailable, w.Key(rig.IssuerName))
 	for _, name := range append(names, "served") {
 		rig.Pair(t, w.Secret(t, rig.SecretName(name)))
 		if got := w.Certificate(t, name).Status; got.Attempts != 0 || got.NextAttempt != nil || got.ExtraIssuances != 0 {
@@ -72,32 +71,43 @@ func TestCADownForTwoMinutes(t *testing.T) {
 	}
 }
 
-// firstRetry checks that the second attempt was announced for 30 s after the first
-// one and came then, a tenth of that being spread.
-func firstRetry(t *testing.T, w *rig.World, bus *rig.Bus, name string) {
+// away tells whether a text has one of the reasons for which a certificate waits for a
+// CA that is away: its own attempt failed, or those of others did and it made none.
+func away(text string) bool {
+	return strings.Contains(text, model.ReasonCAUnreachable) || strings.Contains(text, model.ReasonCircuitOpen)
+}
+
+func waitAway(t *testing.T, w *rig.World, name string) {
 	t.Helper()
-	var first, second time.Time
-	var announced model.AttemptFact
-	rig.Eventually(t, rig.Patience, name+" is tried again", func() error {
-		failed := bus.Facts(t, model.CertificateFailed, w.Key(name))
-		if len(failed) < 2 {
-			return fmt.Errorf("%d attempts", len(failed))
+	w.WaitFor(t, rig.Patience, name, func(c *model.CMPCertificate) error {
+		if ready := rig.Condition(c.Status.Conditions, model.Ready); ready.Status != metav1.ConditionFalse || !away(ready.Reason) {
+			return fmt.Errorf("condition Ready is %q, reason %q: %s", ready.Status, ready.Reason, ready.Message)
 		}
-		first, second, announced = failed[0].Time(), failed[1].Time(), rig.Data[model.AttemptFact](t, failed[0])
 		return nil
 	})
-	if announced.Reason != "CAUnreachable" || announced.Attempt != 1 || announced.NextAttempt == nil {
-		t.Fatalf("%s: certificate.failed says %+v, want attempt 1, reason CAUnreachable and the next attempt", name, announced)
+}
+
+// firstRetry checks that the CA is tried again 30 s after its circuit has opened, by
+// whichever certificate probes for all, and again after that.
+func firstRetry(t *testing.T, w *rig.World) {
+	t.Helper()
+	circuit := func() *model.Circuit { return w.Issuer(t).Status.Circuit }
+	var opened *model.Circuit
+	rig.Eventually(t, rig.Patience, "the circuit opens", func() error {
+		if opened = circuit(); opened == nil {
+			return errors.New("it is closed")
+		}
+		return nil
+	})
+	if after := opened.NextProbe.Sub(opened.OpenedAt.Time); after < model.FirstRetry-2*time.Second || after > model.FirstRetry+2*time.Second {
+		t.Errorf("the first probe is %s after the CA was lost, want %s", after, model.FirstRetry)
 	}
-	const spread = model.FirstRetry / 10
-	// The fact is told a moment after the attempt failed, in whole seconds.
-	if after := announced.NextAttempt.Sub(first); after < model.FirstRetry-2*time.Second || after > model.FirstRetry+spread+time.Second {
-		t.Errorf("%s: first retry announced for %s later, want %s to %s", name, after, model.FirstRetry, model.FirstRetry+spread)
-	}
-	// An attempt dials three times; the schedule has whole seconds.
-	if after := second.Sub(first); after < model.FirstRetry-2*time.Second || after > model.FirstRetry+spread+5*time.Second {
-		t.Errorf("%s: first retry came %s later, want %s to %s", name, after, model.FirstRetry, model.FirstRetry+spread)
-	}
+	rig.Eventually(t, rig.Patience, "the CA is tried again", func() error {
+		if now := circuit(); now == nil || now.Failures <= opened.Failures || !now.NextProbe.After(opened.NextProbe.Time) {
+			return fmt.Errorf("the circuit is %+v", now)
+		}
+		return nil
+	})
 }
 
 // The broker and the functions are away while the CA is: both come back.
