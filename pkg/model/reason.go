@@ -13,8 +13,6 @@ const (
 	ReasonConfigInvalid      = "ConfigInvalid"
 	ReasonRecordInvalid      = "RecordInvalid"
 	ReasonAdoptionImpossible = "AdoptionImpossible"
-	ReasonDifferencesGranted = "DifferencesGranted"
-	ReasonRenewalHeld        = "RenewalHeld"
 	ReasonRevocationFailed   = "RevocationFailed"
 
 	// What a certificate needs of its issuer.
@@ -32,7 +30,6 @@ const (
 	ReasonTransactionTimeout   = "TransactionTimeout"
 	ReasonRejectedByCA         = "RejectedByCA"
 	ReasonCertificateRefused   = "CertificateRefused"
-	ReasonChainIncomplete      = "ChainIncomplete"
 	ReasonResponseNotAuthentic = "ResponseNotAuthentic"
 	ReasonResponseInvalid      = "ResponseInvalid"
 
@@ -54,12 +51,8 @@ const (
 	ReasonForbidden          = "Forbidden"
 	ReasonNamespaceNotServed = "NamespaceNotServed"
 	ReasonNamespaceNotFound  = "NamespaceNotFound"
-	ReasonNamespaceUnknown   = "NamespaceUnknown"
 	ReasonOwnedByAnother     = "OwnedByAnother"
 	ReasonIssuerInUse        = "IssuerInUse"
-
-	// A scan.
-	ReasonClockJump = "ClockJump"
 )
 
 // What a reason is about.
@@ -68,7 +61,6 @@ const (
 	AboutIssuer        = "issuer"
 	AboutConfiguration = "configuration"
 	AboutSecret        = "secret"
-	AboutScan          = "scan"
 )
 
 // Reason is one row of the catalogue of reasons.
@@ -93,8 +85,6 @@ func Reasons() []Reason {
 		{ReasonConfigInvalid, AboutConfiguration, "The configuration breaks a rule; the message names the fields.", "correct the fields that the message names and apply the configuration again", true},
 		{ReasonRecordInvalid, AboutSecret, "The record Secret of the certificate was changed by somebody else and cannot be read.", "put the Secret NAME.certloop-record right, or delete it to have a new certificate issued", true},
 		{ReasonAdoptionImpossible, AboutCertificate, "`origin` is `adopt`, and the output Secret does not hold a key with its certificate.", "put key and certificate into the output Secret, or set spec.origin to create", true},
-		{ReasonDifferencesGranted, AboutCertificate, "A warning: the CA issued something else than was asked for, and `policies.grantedModifications` lets it pass.", "compare status.differences with what the workload needs; correct the configuration or the CA's profile", false},
-		{ReasonRenewalHeld, AboutScan, "More certificates became due at once than is believable; only some are renewed with each scan.", "make sure that the clocks of the cluster are right and that renewBefore was not raised by mistake; otherwise none", true},
 		{ReasonRevocationFailed, AboutCertificate, "The CA did not revoke the certificate, so that its output Secrets are still there.", "read the message; revoke it at the CA by hand, then set spec.deletionPolicy to delete or keep", true},
 
 		{ReasonIssuerNotFound, AboutIssuer, "The issuer that `spec.issuerRef` names does not exist.", "create it, or correct spec.issuerRef; what waits for it goes on by itself", true},
@@ -110,7 +100,6 @@ func Reasons() []Reason {
 		{ReasonTransactionTimeout, AboutCertificate, "The CA did not finish within the issuer's totalTimeout.", "approve requests sooner at the CA, or raise spec.totalTimeout; a new request is made by itself", false},
 		{ReasonRejectedByCA, AboutCertificate, "The CA refused the request for a reason that repeating does not cure.", "read the failInfo and the text in the message; correct the configuration, or the CA's profile and then annotate the CMPCertificate with certloop.io/recreate", true},
 		{ReasonCertificateRefused, AboutCertificate, "The CA issued a certificate that is not acceptable: another key, a CA certificate, from an issuer that is not trusted, or different where policies.grantedModifications is reject. It was told so.", "compare the message with the CA's profile and with spec.trust of the issuer", true},
-		{ReasonChainIncomplete, AboutCertificate, "The certificates between the new certificate and its trust anchor are not all there.", "put the missing ones into the Secret of chain.manual, or into the intermediates of spec.trust of the issuer", true},
 		{ReasonResponseNotAuthentic, AboutIssuer, "An answer does not come from the CA, as far as spec.trust can tell, and was not used.", "compare spec.trust, or the shared secret, with what the operator of the CA says; look for a proxy between", true},
 		{ReasonResponseInvalid, AboutIssuer, "An answer breaks the rules of CMP and was not used.", "compare spec.server with the URL of the CA's CMP service; show the message to the operator of the CA", true},
 
@@ -129,10 +118,7 @@ func Reasons() []Reason {
 		{ReasonForbidden, AboutConfiguration, "The API server does not let certloop do what the configuration needs.", "grant the right that the message names to the function's ServiceAccount, or ask who wrote the admission policy", true},
 		{ReasonNamespaceNotServed, AboutConfiguration, "The namespace is not among those this installation serves.", "add it to CERTLOOP_NAMESPACES and grant its RoleBindings, or send the event to who serves it", false},
 		{ReasonNamespaceNotFound, AboutConfiguration, "The namespace of the configuration does not exist, or is being deleted.", "create it and publish the configuration again", false},
-		{ReasonNamespaceUnknown, AboutIssuer, "The Secrets of a CMPClusterIssuer are in certloop's own namespace, and certloop does not know which one that is.", "set CERTLOOP_NAMESPACE to the namespace that the functions run in", true},
 		{ReasonOwnedByAnother, AboutConfiguration, "Another field manager owns a field that the event wants to set.", "change it where it is kept (the message names the manager), or remove it there and publish the event again", false},
 		{ReasonIssuerInUse, AboutConfiguration, "Certificates refer to the issuer, so that it can neither be deleted nor changed in what matters.", "make a new issuer and point the certificates to it, then delete this one; credentials and timeouts can be changed as they are", false},
-
-		{ReasonClockJump, AboutScan, "The clock jumped since the last scan; nothing is declared expired on its word alone.", "make sure that the nodes' clocks are synchronised", true},
 	}
 }

@@ -19,7 +19,7 @@ func TestReasons(t *testing.T) {
 	if len(rows) < 30 || len(rows) != len(constants) {
 		t.Errorf("got %d rows and %d constants, want one for each and at least 30", len(rows), len(constants))
 	}
-	abouts := []string{AboutCertificate, AboutIssuer, AboutConfiguration, AboutSecret, AboutScan}
+	abouts := []string{AboutCertificate, AboutIssuer, AboutConfiguration, AboutSecret}
 	seen := map[string]bool{}
 	for _, r := range rows {
 		if seen[r.Code] {
