@@ -132,7 +132,7 @@ bin/knative/apiserver_receive_adapter bin/knative/mtping: bin/knative/%: test/kn
 
 .PHONY: knative
 knative: build bin/kubeapi $(KNATIVE) ## try deploy/knative on Knative Eventing's own programs, in namespaces of its own (the first time compiles them: about five minutes)
-	CERTLOOP_REQUIRE=all go test -tags=knative -count=1 -v -timeout=40m $(ARGS) ./test/knativetest
+	CERTLOOP_REQUIRE=all go test -tags=knative -count=1 -v -timeout=40m $(ARGS) ./test/knativetest -storm=1000
 
 .PHONY: fuzz
 fuzz: ## run the fuzz targets of pkg/cmp for FUZZTIME each, the others for OTHERTIME

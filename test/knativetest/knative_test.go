@@ -215,17 +215,14 @@ func (i *installation) zero(t *testing.T) {
 	}
 }
 
-// certificates of the storm, and how often somebody dies meanwhile.
-const (
-	stormSize   = 1000
-	stormPeriod = 700 * time.Millisecond
-)
+// stormPeriod is how often somebody dies in the storm, on average.
+const stormPeriod = 700 * time.Millisecond
 
 // storm enrolls many certificates while functions and dispatch are killed at random.
 func (i *installation) storm(t *testing.T, bus *rig.Bus) {
 	dead := len(bus.Messages(t, model.DeadStream, model.DeadSubjects))
 	var names []string
-	for n := range stormSize {
+	for n := range *storm {
 		names = append(names, fmt.Sprintf("storm-%04d", n))
 	}
 	stop := make(chan struct{})
@@ -257,13 +254,13 @@ func (i *installation) storm(t *testing.T, bus *rig.Bus) {
 	for _, name := range names {
 		serials[rig.Pair(t, i.Secret(t, rig.SecretName(name))).SerialNumber.String()] = true
 	}
-	if len(serials) != stormSize {
-		t.Errorf("%d different certificates, want %d", len(serials), stormSize)
+	if len(serials) != *storm {
+		t.Errorf("%d different certificates, want %d", len(serials), *storm)
 	}
 	if now := len(bus.Messages(t, model.DeadStream, model.DeadSubjects)); now != dead {
 		t.Errorf("%d events were dead-lettered", now-dead)
 	}
-	t.Logf("%d certificates in %s, %d kills; enroll was started %d times, dispatch %d", stormSize, took.Round(time.Second), kills,
+	t.Logf("%d certificates in %s, %d kills; enroll was started %d times, dispatch %d", *storm, took.Round(time.Second), kills,
 		i.node.started("certloop-enroll"), i.node.started("certloop-dispatch"))
 }
 

@@ -19,6 +19,7 @@ package knativetest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,6 +34,8 @@ import (
 
 // inside says that this process is the one in the namespaces.
 const inside = "CERTLOOP_TEST_NAMESPACES"
+
+var storm = flag.Int("storm", 100, "certificates that are enrolled while functions and dispatch are killed")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(inside) == "" {
