@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	order "cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -13,18 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
-)
-
-// Timeouts of an issuer that does not say.
-const (
-	defaultMessageTimeout = 30 * time.Second
-	defaultTotalTimeout   = 24 * time.Hour
 )
 
 // authority is an issuer with everything needed to ask it: where it is, what protects
@@ -203,23 +195,15 @@ func (o *Obtainer) authority(ctx context.Context, key types.NamespacedName) (ca 
 // build makes of the inputs what asking the CA needs.
 func (ca *authority) build(now func() time.Time, former *authority) (err error) {
 	spec := &ca.issuer.Spec
-	ca.messageTimeout, ca.totalTimeout = defaultMessageTimeout, defaultTotalTimeout
-	if spec.MessageTimeout != nil {
-		ca.messageTimeout = spec.MessageTimeout.Duration
-	}
-	if spec.TotalTimeout != nil {
-		ca.totalTimeout = spec.TotalTimeout.Duration
-	}
+	ca.messageTimeout, ca.totalTimeout = spec.MessageLimit(), spec.TransactionLimit()
 	ca.config = cmp.Config{
-		ImplicitConfirm: spec.Confirmation == "implicit", TotalTimeout: ca.totalTimeout, Now: now,
-		UnprotectedErrors: spec.Policies.UnprotectedErrors == "accept",
-		SameProtection:    spec.Policies.MACAnsweredWithSignature == "strict",
+		ImplicitConfirm: spec.Implicit(), TotalTimeout: ca.totalTimeout, Now: now,
+		UnprotectedErrors:    spec.Policies.UnprotectedErrors == model.UnprotectedAccepted,
+		SameProtection:       spec.Policies.MACAnsweredWithSignature == model.SignatureRefused,
+		MessageTimeTolerance: max(spec.Policies.Tolerance(), 1), // package cmp takes 0 for its default
 	}
-	if spec.Policies.GrantedModifications == "reject" {
+	if spec.Policies.GrantedModifications == model.ModificationsRejected {
 		ca.config.Differences = cmp.RejectDifferences
-	}
-	if t := spec.Policies.ClockTolerance; t != nil {
-		ca.config.MessageTimeTolerance = t.Duration
 	}
 	if ca.config.Recipient, err = parseName(spec.Recipient, "spec.recipient"); err != nil {
 		return err
@@ -273,7 +257,7 @@ func (ca *authority) tls() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: spec.ServerName}
 	if t := spec.Trust; t != nil {
-		roots, err := ca.certificates(t.SecretName, order.Or(t.Key, "ca.crt"), "spec.tls.trust")
+		roots, err := ca.certificates(t.SecretName, t.DataKey(), "spec.tls.trust")
 		if err != nil {
 			return nil, err
 		}
@@ -306,18 +290,17 @@ func parseName(s, field string) (cmp.Name, error) {
 
 func (in *inputs) trust(now time.Time) (trust cmp.Trust, err error) {
 	src := in.issuer.Spec.Trust
-	anchors := &trust.Roots
-	var pinned []*x509.Certificate
-	if src.ServerCertificateKey != "" {
-		anchors = &pinned
-	}
-	if *anchors, err = in.certificates(src.SecretName, order.Or(src.ServerCertificateKey, src.RootsKey, "ca.crt"), "spec.trust"); err != nil {
+	key, pinned := src.Anchors()
+	anchors, err := in.certificates(src.SecretName, key, "spec.trust")
+	if err != nil {
 		return trust, err
 	}
-	if pinned != nil {
-		trust.ServerCertificate = pinned[0]
+	if pinned {
+		trust.ServerCertificate = anchors[0]
+	} else {
+		trust.Roots = anchors
 	}
-	if err := anyValid(*anchors, now); err != nil {
+	if err := anyValid(anchors, now); err != nil {
 		return trust, &unmetError{model.ReasonTrustExpired, fmt.Sprintf("Secret %s/%s, named by spec.trust of %s: %v", in.home, src.SecretName, in, err)}
 	}
 	if src.IntermediatesKey != "" {
@@ -346,7 +329,7 @@ func (in *inputs) manualChain() ([]*x509.Certificate, error) {
 	if src == nil || in.issuer.Spec.Chain.Source != model.ChainManual {
 		return nil, nil
 	}
-	return in.certificates(src.SecretName, order.Or(src.Key, "ca.crt"), "spec.chain.manual")
+	return in.certificates(src.SecretName, src.DataKey(), "spec.chain.manual")
 }
 
 // bootstrapCredential protects the request for the CMP identity.
@@ -368,11 +351,11 @@ func (in *inputs) sharedSecret(src *model.SharedSecretSource) (cmp.Credential, e
 	if err != nil {
 		return nil, err
 	}
-	reference, err := value(secret, order.Or(src.ReferenceKey, "reference"))
+	referenceKey, key := src.DataKeys()
+	reference, err := value(secret, referenceKey)
 	if err != nil {
 		return nil, err
 	}
-	key := order.Or(src.PasswordKey, "password")
 	password, err := value(secret, key)
 	if err != nil {
 		return nil, err
@@ -424,20 +407,19 @@ func (in *inputs) pair(src *model.KeyPairSource, field string) (key ledger.Priva
 	if err != nil {
 		return key, nil, err
 	}
-	name := order.Or(src.PrivateKeyKey, corev1.TLSPrivateKeyKey)
-	encoded, err := value(secret, name)
+	keyKey, certKey := src.DataKeys()
+	encoded, err := value(secret, keyKey)
 	if err != nil {
 		return key, nil, err
 	}
 	if key, err = ledger.ParseKey(encoded); err != nil {
-		return key, nil, invalidSecret(secret, name, err)
+		return key, nil, invalidSecret(secret, keyKey, err)
 	}
-	name = order.Or(src.CertificateKey, corev1.TLSCertKey)
-	if chain, err = certificates(secret, name); err != nil {
+	if chain, err = certificates(secret, certKey); err != nil {
 		return key, nil, err
 	}
 	if !key.Fits(chain[0]) {
-		return key, nil, invalidSecret(secret, name, errors.New("is not the certificate of the private key beside it"))
+		return key, nil, invalidSecret(secret, certKey, errors.New("is not the certificate of the private key beside it"))
 	}
 	if src.ExtraCertificatesKey == "" {
 		return key, chain, nil
@@ -508,7 +490,7 @@ func (ca *authority) chainOf(issued *cmp.Issued) (chain []*x509.Certificate, dif
 // tolerated are the differences between what was asked for and what was granted that people
 // are to be told.
 func (ca *authority) tolerated(issued *cmp.Issued) (all []string) {
-	if ca.issuer.Spec.Policies.GrantedModifications == "accept" {
+	if ca.issuer.Spec.Policies.GrantedModifications == model.ModificationsAccepted {
 		return nil
 	}
 	for _, d := range issued.Differences {

@@ -32,7 +32,6 @@ const (
 	openAfter      = 3                // failures in a row, as one process has seen them
 	probeInterval  = 30 * time.Second // between probes
 	releasedAtOnce = 500              // alarms set for one event
-	defaultRate    = 10               // certificates let go in a second
 )
 
 // reach counts for each issuer how often in a row its CA could not be reached.
@@ -370,7 +369,7 @@ func after(waiting []waiter, last *model.Waiting) []waiter {
 
 // letGo sets the alarms of the first of those that wait, and that of who goes on.
 func (o *Obtainer) letGo(issuer *model.CMPIssuer, waiting []waiter) (out []event.Event) {
-	rate := time.Duration(order.Or(max(0, issuer.Spec.Retry.ReleasePerSecond), defaultRate))
+	rate := time.Duration(issuer.Spec.Retry.Release())
 	now, n := o.now(), min(len(waiting), releasedAtOnce)
 	at := func(i int) time.Time { return now.Add(time.Duration(i) * time.Second / rate) }
 	for i := range n {

@@ -19,8 +19,7 @@ import (
 // guard keeps a configuration from going before its deletionPolicy is carried out, and lets
 // it go when the policy is keep.
 func (a *attempt) guard(ctx context.Context) error {
-	policy := a.cert.Spec.DeletionPolicy
-	return a.o.Ledger.KeepCertificate(ctx, a.cert, policy == model.DeletionDelete || policy == model.DeletionRevokeAndDelete)
+	return a.o.Ledger.KeepCertificate(ctx, a.cert, a.cert.Spec.Deletion() != model.DeletionKeep)
 }
 
 // end carries out the deletionPolicy of a configuration that is withdrawn: revoke, delete the
@@ -34,13 +33,13 @@ func (a *attempt) end(ctx context.Context) error {
 		return a.o.release(ctx, issuerKey(a.cert))
 	}
 	var deleted []string
-	policy := a.cert.Spec.DeletionPolicy
+	policy := a.cert.Spec.Deletion()
 	if policy == model.DeletionRevokeAndDelete {
 		if done, err := a.revokeLast(ctx); !done || err != nil {
 			return err
 		}
 	}
-	if policy == model.DeletionDelete || policy == model.DeletionRevokeAndDelete {
+	if policy != model.DeletionKeep {
 		var err error
 		if deleted, err = a.deleteOutputs(ctx); err != nil {
 			return err

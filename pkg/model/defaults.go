@@ -8,11 +8,11 @@ import (
 // What holds where a specification does not say. The API server puts most of it into the
 // objects; these serve those that did not come through it.
 
-// Timeouts of an issuer that does not say.
+// Times of an issuer that does not say.
 const (
-	DefaultMessageTimeout = 30 * time.Second
-	DefaultTotalTimeout   = 24 * time.Hour
-	DefaultClockTolerance = 5 * time.Minute
+	defaultMessageTimeout = 30 * time.Second
+	defaultTotalTimeout   = 24 * time.Hour
+	defaultClockTolerance = 5 * time.Minute
 )
 
 // TransactionLimit bounds one whole transaction.
@@ -20,7 +20,7 @@ func (s *CMPIssuerSpec) TransactionLimit() time.Duration {
 	if s.TotalTimeout != nil {
 		return s.TotalTimeout.Duration
 	}
-	return DefaultTotalTimeout
+	return defaultTotalTimeout
 }
 
 // MessageLimit bounds one request and its answer.
@@ -28,7 +28,7 @@ func (s *CMPIssuerSpec) MessageLimit() time.Duration {
 	if s.MessageTimeout != nil {
 		return s.MessageTimeout.Duration
 	}
-	return min(DefaultMessageTimeout, s.TransactionLimit())
+	return min(defaultMessageTimeout, s.TransactionLimit())
 }
 
 // Implicit tells whether the CA is asked to do without certConf.
@@ -61,14 +61,11 @@ func (p Policies) Tolerance() time.Duration {
 	if p.ClockTolerance != nil {
 		return p.ClockTolerance.Duration
 	}
-	return DefaultClockTolerance
+	return defaultClockTolerance
 }
 
 // Release is how many certificates a second are let go when the CA is back.
-func (r RetryPolicy) Release() int { return int(cmp.Or(r.ReleasePerSecond, 10)) }
-
-// Identity tells whether the certificate is the one that signs CMP requests.
-func (s *CMPCertificateSpec) Identity() bool { return s.Type == CMPIdentity }
+func (r RetryPolicy) Release() int { return int(cmp.Or(max(0, r.ReleasePerSecond), 10)) }
 
 // Deletion is what becomes of the output Secrets when the configuration is withdrawn.
 func (s *CMPCertificateSpec) Deletion() string { return cmp.Or(s.DeletionPolicy, DeletionKeep) }
