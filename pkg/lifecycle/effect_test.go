@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -10,6 +13,7 @@ import (
 func TestEffectsAreWhatIsDone(t *testing.T) {
 	was := model.CMPCertificateSpec{
 		Subject: &model.Subject{CommonName: "a"}, SubjectAltNames: &model.SubjectAltNames{}, Output: model.Output{SecretName: "a"},
+		ValidityDays: 2,
 	}
 	for path, change := range map[string]func(*model.CMPCertificateSpec){
 		"issuerRef":             func(s *model.CMPCertificateSpec) { s.IssuerRef.Kind = model.ClusterIssuerKind },
@@ -30,6 +34,9 @@ func TestEffectsAreWhatIsDone(t *testing.T) {
 		"basicConstraints":      func(s *model.CMPCertificateSpec) { s.BasicConstraints = model.EndEntity },
 		"deletionPolicy":        func(s *model.CMPCertificateSpec) { s.DeletionPolicy = model.DeletionDelete },
 		"paused":                func(s *model.CMPCertificateSpec) { s.Paused = true },
+		"validity, the same": func(s *model.CMPCertificateSpec) {
+			s.ValidityDays, s.Validity = 0, &metav1.Duration{Duration: 48 * time.Hour}
+		},
 	} {
 		is := *was.DeepCopy()
 		change(&is)

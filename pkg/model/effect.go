@@ -49,18 +49,20 @@ func FieldEffects() []FieldEffect {
 
 // Effect says what a changed specification leads to, and which fields do: paths below
 // spec, sorted, those without effect left out. The strongest effect counts: reissue, then
-// output, then nextRenewal.
+// output, then nextRenewal. What is written differently and means the same, such as a
+// validity of 48h and one of two days, is no change.
 func Effect(was, is *CMPCertificateSpec) (effect string, fields []string) {
 	effects := map[string]string{}
 	for _, row := range FieldEffects() {
 		effects[row.Path] = row.Effect
 	}
+	same := sameMeaning(was, is)
 	effect = EffectNone
 	rank := []string{EffectNone, EffectNextRenewal, EffectOutput, EffectReissue}
 	for _, path := range changes("", tree(was), tree(is)) {
 		top, _, _ := strings.Cut(path, ".")
 		of := effects[top]
-		if of == EffectNone {
+		if of == EffectNone || same[top] {
 			continue
 		}
 		fields = append(fields, "spec."+path)
@@ -69,6 +71,18 @@ func Effect(was, is *CMPCertificateSpec) (effect string, fields []string) {
 		}
 	}
 	return effect, fields
+}
+
+// sameMeaning are the fields that say the same in two specifications, however they say it.
+func sameMeaning(was, is *CMPCertificateSpec) map[string]bool {
+	same := map[string]bool{}
+	if was.RequestedValidity() == is.RequestedValidity() {
+		same["validity"], same["validityDays"] = true, true
+	}
+	if was.RenewBeforePercentage == is.RenewBeforePercentage && was.RenewLead(0) == is.RenewLead(0) {
+		same["renewBefore"], same["renewBeforeDays"] = true, true
+	}
+	return same
 }
 
 // changes are the paths at which two trees differ, sorted. A list is one value.

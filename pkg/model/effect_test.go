@@ -39,9 +39,9 @@ func TestEffectOfEachField(t *testing.T) {
 	leaves := 0
 	eachLeaf(reflect.ValueOf(new(CMPCertificateSpec)).Elem(), "", func(path string, set func(*CMPCertificateSpec)) {
 		leaves++
-		was, is := filled(), filled()
-		set(is)
 		top, _, _ := strings.Cut(path, ".")
+		was, is := filled(top), filled(top)
+		set(is)
 		effect, fields := Effect(was, is)
 		if effect != effects[top] {
 			t.Errorf("%s: got %s, want %s", path, effect, effects[top])
@@ -58,9 +58,16 @@ func TestEffectOfEachField(t *testing.T) {
 	}
 }
 
-func filled() *CMPCertificateSpec {
+// filled has every field set but those that go before the one to be changed.
+func filled(changed string) *CMPCertificateSpec {
 	s := new(CMPCertificateSpec)
 	eachLeaf(reflect.ValueOf(s).Elem(), "", func(string, func(*CMPCertificateSpec)) {})
+	switch changed {
+	case "validityDays":
+		s.Validity = nil
+	case "renewBeforeDays":
+		s.RenewBefore, s.RenewBeforePercentage = nil, 0
+	}
 	return s
 }
 
@@ -114,5 +121,32 @@ func TestStrongestEffectCounts(t *testing.T) {
 	is.SubjectAltNames.DNSNames = []string{"b.example"}
 	if effect, fields := Effect(was, is); effect != EffectReissue || !slices.Contains(fields, "spec.subjectAltNames.dnsNames") {
 		t.Errorf("got %s of %v", effect, fields)
+	}
+}
+
+// What is written differently and means the same changes nothing.
+func TestEffectOfTheSameMeaning(t *testing.T) {
+	hours := func(n int) *metav1.Duration { return &metav1.Duration{Duration: time.Duration(n) * time.Hour} }
+	type change func(*CMPCertificateSpec)
+	for name, tc := range map[string]struct {
+		was, is change
+		want    string
+	}{
+		"validity in days":          {func(s *CMPCertificateSpec) { s.Validity = hours(48) }, func(s *CMPCertificateSpec) { s.ValidityDays = 2 }, EffectNone},
+		"validity in hours":         {func(s *CMPCertificateSpec) { s.ValidityDays = 2 }, func(s *CMPCertificateSpec) { s.Validity = hours(48) }, EffectNone},
+		"another validity":          {func(s *CMPCertificateSpec) { s.Validity = hours(47) }, func(s *CMPCertificateSpec) { s.ValidityDays = 2 }, EffectReissue},
+		"renewal in days":           {func(s *CMPCertificateSpec) { s.RenewBefore = hours(24) }, func(s *CMPCertificateSpec) { s.RenewBeforeDays = 1 }, EffectNone},
+		"another renewal":           {func(s *CMPCertificateSpec) { s.RenewBefore = hours(25) }, func(s *CMPCertificateSpec) { s.RenewBeforeDays = 1 }, EffectNextRenewal},
+		"days instead of a percent": {func(s *CMPCertificateSpec) { s.RenewBeforePercentage = 10 }, func(s *CMPCertificateSpec) { s.RenewBeforeDays = 1 }, EffectNextRenewal},
+	} {
+		was, is := validCertificate().Spec, validCertificate().Spec
+		for _, s := range []*CMPCertificateSpec{&was, &is} {
+			s.Validity, s.ValidityDays, s.RenewBefore, s.RenewBeforeDays, s.RenewBeforePercentage = nil, 0, nil, 0, 0
+		}
+		tc.was(&was)
+		tc.is(&is)
+		if effect, fields := Effect(&was, &is); effect != tc.want || (effect == EffectNone) != (len(fields) == 0) {
+			t.Errorf("%s: got %s of %v, want %s", name, effect, fields, tc.want)
+		}
 	}
 }
