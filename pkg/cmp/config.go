@@ -66,6 +66,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxCheckAfter = orDefault(c.MaxCheckAfter, DefaultMaxCheckAfter)
 	c.MessageTimeTolerance = orDefault(c.MessageTimeTolerance, DefaultMessageTimeTolerance)
 	c.MaxPolls = orDefault(c.MaxPolls, DefaultMaxPolls)
+	if c.Trust.Paths == nil {
+		c.Trust.Paths = new(PathCache)
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -195,14 +195,14 @@ func altNameText(der string) string {
 	return hex.EncodeToString([]byte(der))
 }
 
-// verifyPath checks that c leads to an anchor and gives what lies between.
-func verifyPath(c *x509.Certificate, anchors []*x509.Certificate, now time.Time, others ...[]*x509.Certificate) ([]*x509.Certificate, error) {
+// verifyIssued checks that a new certificate leads to an anchor and gives what lies between.
+func (f *pathfinder) verifyIssued(c *x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	if now.Before(c.NotBefore) { // within notBeforeSkew, or as requested
 		now = c.NotBefore
 	}
 	leaf := *c
 	leaf.UnhandledCriticalExtensions = nil // they are for those who use it
-	path, err := newPathfinder(anchors, others...).verify(&leaf, now)
+	path, err := f.verify(&leaf, now)
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,11 @@ var (
 	oidAlgID         = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 11} // RFC 9810 §5.3.19.16
 	oidRSAKeyLen     = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 12} // RFC 9810 §5.3.19.16
 
+	// Extensions that make one certificate of a path matter to the others (RFC 5280 §4.2.1).
+	oidNameConstraints   = asn1.ObjectIdentifier{2, 5, 29, 30}
+	oidPolicyConstraints = asn1.ObjectIdentifier{2, 5, 29, 36}
+	oidInhibitAnyPolicy  = asn1.ObjectIdentifier{2, 5, 29, 54}
+
 	// Extended key usages we look at (RFC 6402 §2.10).
 	oidCMCCA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 27}
 	oidCMCRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}

@@ -127,7 +127,7 @@ func (t *Transaction) examine(c *x509.Certificate) *ReplyError {
 	var chain []*x509.Certificate
 	var err error
 	if anchors := append(slices.Clip(t.cfg.Trust.issuedRoots()), t.certificates(t.state.Anchors)...); len(anchors) > 0 {
-		chain, err = verifyPath(c, anchors, now, untrusted, t.cfg.Trust.Intermediates, caPubs)
+		chain, err = newPathfinder(t.cfg.Trust.Paths, anchors, untrusted, t.cfg.Trust.Intermediates, caPubs).verifyIssued(c, now)
 	} else {
 		chain = withoutAnchor(gatherChain(c, untrusted, t.cfg.Trust.Intermediates, caPubs), caPubs)
 	}

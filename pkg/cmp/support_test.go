@@ -288,16 +288,16 @@ func TestPathThroughNamesakes(t *testing.T) {
 	}
 	good, bad := upper(ca, ca.root), upper(stranger, stranger.root)
 	leaf := ca.issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, AuthorityKeyId: []byte("wrong")}, newKey(t).Public(), good)
-	chain, err := verifyPath(leaf, []*x509.Certificate{ca.root}, epoch, []*x509.Certificate{bad, bad, leaf, stranger.root, good})
+	chain, err := newPathfinder(nil, []*x509.Certificate{ca.root}, []*x509.Certificate{bad, bad, leaf, stranger.root, good}).verifyIssued(leaf, epoch)
 	if err != nil || len(chain) != 1 || !chain[0].Equal(good) {
 		t.Errorf("%d certificates, %v", len(chain), err)
 	}
-	finder := newPathfinder([]*x509.Certificate{ca.root}, []*x509.Certificate{bad, good})
+	finder := newPathfinder(nil, []*x509.Certificate{ca.root}, []*x509.Certificate{bad, good})
 	finder.checks = 0
 	if _, err := finder.verify(leaf, epoch); err == nil {
 		t.Error("found without looking")
 	}
-	if path, err := newPathfinder([]*x509.Certificate{ca.root}).verify(ca.root, epoch); err != nil || len(path) != 1 {
+	if path, err := newPathfinder(nil, []*x509.Certificate{ca.root}).verify(ca.root, epoch); err != nil || len(path) != 1 {
 		t.Errorf("the root itself: %d, %v", len(path), err)
 	}
 }

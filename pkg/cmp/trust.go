@@ -24,6 +24,8 @@ type Trust struct {
 	// believes whoever answers first, so that it is off unless asked for.
 	AnchorInIP bool
 
+	Paths *PathCache // of signers and issuers that were verified before; nil: each transaction begins with none
+
 	ExpectedSender  Name // sender of every message of the peer; nil: anybody who is trusted
 	IgnoreKeyUsage  bool // accept a signer whose keyUsage lacks digitalSignature
 	IgnoreSenderKID bool // accept a signer whose key identifier is not the senderKID
@@ -186,10 +188,12 @@ func (s *search) candidates() (*x509.Certificate, error) {
 
 func (s *search) trusted(c *x509.Certificate) bool {
 	if s.paths == nil {
-		s.paths = newPathfinder(s.trust.Roots, s.trust.Intermediates, s.extra)
+		s.paths = newPathfinder(s.trust.Paths, s.trust.Roots, s.trust.Intermediates, s.extra)
 	}
-	_, err := s.paths.verify(c, s.at)
-	if err != nil {
+	path, err := s.paths.verify(c, s.at)
+	if err == nil {
+		s.trust.Paths.add(path)
+	} else {
 		s.note(3, &ProtectionError{Check: CheckSigner, Section: sectionChecks, Err: fmt.Errorf("path of the sender's certificate: %w", err)})
 	}
 	return err == nil
@@ -210,7 +214,7 @@ func selfSigned(certs []*x509.Certificate) []*x509.Certificate {
 func leadsTo(c *x509.Certificate, anchors, others []*x509.Certificate, at time.Time) []*x509.Certificate {
 	var out []*x509.Certificate
 	for _, anchor := range anchors {
-		if _, err := verifyPath(c, []*x509.Certificate{anchor}, at, others); err == nil {
+		if _, err := newPathfinder(nil, []*x509.Certificate{anchor}, others).verifyIssued(c, at); err == nil {
 			out = append(out, anchor)
 		}
 	}

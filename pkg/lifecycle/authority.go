@@ -215,6 +215,10 @@ func (ca *authority) build(now func() time.Time, former *authority) (err error) 
 		return err
 	}
 	ca.config.Trust.Intermediates = append(ca.config.Trust.Intermediates, ca.chain...)
+	ca.config.Trust.Paths = new(cmp.PathCache)
+	if former != nil && former.config.Trust.Paths != nil {
+		ca.config.Trust.Paths = former.config.Trust.Paths
+	}
 	ca.identity, ca.bootstrap = ca.identityCredential(now()), ca.bootstrapCredential(now())
 	return ca.connect(former)
 }
