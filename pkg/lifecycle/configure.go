@@ -243,6 +243,9 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 	if err != nil {
 		return nil, err
 	}
+	if len(news) == 0 && declared(in) {
+		news = append(news, issuerStands(ca.issuer, in))
+	}
 	if ca.issuer.DeletionTimestamp != nil {
 		if err := o.release(ctx, key); err != nil {
 			return nil, err
@@ -291,7 +294,7 @@ func issuerFact(issuer *model.CMPIssuer, ready metav1.Condition) event.Event {
 	if ready.Status != metav1.ConditionTrue {
 		eventType = model.IssuerFailed
 	}
-	e := model.NewEvent(eventType, ledger.IssuerKey(issuer), model.IssuerFact{Reason: ready.Reason, Message: ready.Message})
+	e := model.NewEvent(eventType, ledger.IssuerKey(issuer), model.IssuerFact{Reason: ready.Reason, Message: ready.Message, Generation: issuer.Generation})
 	e.SetID(model.DerivedID(eventType, string(issuer.UID), issuer.ResourceVersion))
 	return e
 }

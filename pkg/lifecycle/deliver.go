@@ -69,6 +69,7 @@ func (a *attempt) fact() model.CertificateFact {
 		RenewalTime: metav1.NewTime(renewalTime(a.rec.Current, &a.cert.Spec)),
 		Revision:    a.rec.Current.Revision, SecretName: a.cert.Spec.Output.SecretName,
 		Differences: a.rec.Current.Differences,
+		Generation:  a.cert.Generation,
 	}
 }
 

@@ -623,8 +623,8 @@ func TestSlowCAKeepsTheLease(t *testing.T) {
 	second := r.obtainer(func(s lifecycle.Step) { t.Errorf("a second holder did %s", s.Name) })
 	second.Lease = first.Lease
 	out, err := r.handle(second, in)
-	if err != nil || len(out) != 1 {
-		t.Fatalf("got %v, %v, want one alarm", out, err)
+	if err != nil || len(out) != 2 || out[1].Type() != model.CertificateWaiting {
+		t.Fatalf("got %v, %v, want one alarm, and the answer that it is being seen to", out, err)
 	}
 	time.Sleep(2 * first.Lease) //nolint:forbidigo // the lease is a real time here
 	woken := out[0]

@@ -109,6 +109,7 @@ func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpos
 		return nil, err
 	}
 	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec), again: again}
+	was := cert.Status.DeepCopy()
 	act := a.run
 	if cert.DeletionTimestamp != nil {
 		act = a.end
@@ -116,6 +117,7 @@ func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpos
 	if err := act(ctx); err != nil {
 		return nil, err
 	}
+	a.stand(was)
 	if a.answer {
 		if err := a.reached(ctx); err != nil {
 			return nil, err

@@ -214,7 +214,7 @@ func (a *attempt) tellOutcome(out outcome) {
 	if out.fact == "" {
 		return
 	}
-	data := model.AttemptFact{Reason: out.reason, Message: out.message, Attempt: a.rec.Attempt.Failed}
+	data := model.AttemptFact{Reason: out.reason, Message: out.message, Attempt: a.rec.Attempt.Failed, Generation: a.cert.Generation}
 	if a.rec.Flight != nil {
 		data.TransactionID = a.rec.Flight.ID
 	}

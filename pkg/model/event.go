@@ -63,6 +63,7 @@ const (
 	CertificateExpiring = "io.certloop.certificate.expiring.v1"
 	CertificateExpired  = "io.certloop.certificate.expired.v1"
 	CertificateAdopted  = "io.certloop.certificate.adopted.v1"
+	CertificateReady    = "io.certloop.certificate.ready.v1"
 	CertificateRevoked  = "io.certloop.certificate.revoked.v1"
 	CertificateEnded    = "io.certloop.certificate.ended.v1"
 	SecretContended     = "io.certloop.secret.contended.v1"
@@ -123,6 +124,7 @@ func Kinds() []Kind {
 		{IssuerAvailable, nil, true, "An issuer answers again."},
 		{CertificateIssued, nil, true, "A first certificate was issued and delivered."},
 		{CertificateRenewed, nil, true, "A new certificate replaced the former one."},
+		{CertificateReady, nil, true, "A configuration was declared or changed, and the certificate in use fits it and is delivered: nothing had to be issued."},
 		{CertificateRestored, nil, true, "The output Secret was put back from the record, without the CA."},
 		{CertificateWaiting, nil, true, "The CA is making us wait, or something this certificate needs does not exist yet."},
 		{CertificateFailed, nil, true, "An attempt failed; the next one is scheduled."},
@@ -257,7 +259,7 @@ type ObjectReference struct {
 
 // Work is the data of enrollment.requested, renewal.requested and recreation.requested.
 type Work struct {
-	// Reason says why: poll, retry, lease, dependency, manual, probe, release.
+	// Reason says why: poll, retry, lease, dependency, manual, probe, release, applied, end, status.
 	Reason string `json:"reason,omitempty"`
 	// Seen is the resourceVersion of the record at the time of asking. If it is still
 	// the same one lease later nothing happened since: the holder of the lease is gone.
@@ -275,9 +277,10 @@ const (
 	WorkRelease    = "release" // the CA answers again
 	WorkApplied    = "applied" // the change of the configuration was told, its effect may happen
 	WorkEnd        = "end"     // the end of the certificate was told, its configuration may go
+	WorkStatus     = "status"  // somebody wants to be told how it stands
 )
 
-// CertificateFact is the data of certificate.issued, .renewed, .restored, .expiring and .expired.
+// CertificateFact is the data of certificate.issued, .renewed, .ready, .restored, .adopted, .expiring and .expired.
 type CertificateFact struct {
 	Serial      string      `json:"serial"`      // hex
 	Fingerprint string      `json:"fingerprint"` // SHA-256 of the certificate, hex
@@ -289,6 +292,7 @@ type CertificateFact struct {
 	Revision    int64       `json:"revision"`
 	SecretName  string      `json:"secretName"`
 	Differences []string    `json:"differences,omitempty"` // what the CA granted otherwise than asked
+	Generation  int64       `json:"generation,omitempty"`  // of the configuration that it fits
 }
 
 // AttemptFact is the data of certificate.waiting, .failed and .parked.
@@ -298,6 +302,7 @@ type AttemptFact struct {
 	Attempt       int64        `json:"attempt,omitempty"`
 	TransactionID string       `json:"transactionID,omitempty"` // hex
 	NextAttempt   *metav1.Time `json:"nextAttempt,omitempty"`
+	Generation    int64        `json:"generation,omitempty"` // of the configuration
 }
 
 // SecretFact is the data of secret.modified and secret.deleted.
@@ -339,6 +344,8 @@ type IssuerFact struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 	Waiting int    `json:"waiting,omitempty"` // certificates that wait for it
+	// Generation of the configuration of the issuer.
+	Generation int64 `json:"generation,omitempty"`
 }
 
 // InputFact is the data of input.changed.

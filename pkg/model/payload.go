@@ -34,7 +34,7 @@ func factOf(eventType string) any {
 		return ChangeFact{}
 	case IssuerReady, IssuerFailed, IssuerUnavailable, IssuerAvailable:
 		return IssuerFact{}
-	case CertificateIssued, CertificateRenewed, CertificateRestored, CertificateExpiring, CertificateExpired, CertificateAdopted:
+	case CertificateIssued, CertificateRenewed, CertificateRestored, CertificateExpiring, CertificateExpired, CertificateAdopted, CertificateReady:
 		return CertificateFact{}
 	case CertificateWaiting, CertificateFailed, CertificateParked:
 		return AttemptFact{}
