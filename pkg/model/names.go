@@ -34,6 +34,7 @@ const (
 	CertificateAnnotation = "certloop.io/certificate-name" // name of the CMPCertificate in full
 	UIDAnnotation         = "certloop.io/certificate-uid"  // its UID: a Secret belongs to one life of a configuration
 	DataKeysAnnotation    = "certloop.io/data-keys"        // the data keys that certloop writes, sorted, with commas
+	MarksAnnotation       = "certloop.io/marks"            // SHA-256 over all these labels and the other annotations, hex
 
 	ManagedBy  = "certloop"
 	RoleRecord = "record"
@@ -119,6 +120,12 @@ func FactSubject(eventType string, key types.NamespacedName) string {
 	words := strings.TrimSuffix(strings.TrimPrefix(eventType, "io.certloop."), ".v1")
 	return "certloop.evt." + words + "." + tokens(key)
 }
+
+// FactFilter selects the facts about the objects of a namespace; "" for those about cluster issuers.
+func FactFilter(namespace string) string { return "certloop.evt.*.*." + token(namespace) + ".*" }
+
+// DeadFilter selects the dead letters about the objects of a namespace.
+func DeadFilter(namespace string) string { return "certloop.dead.*." + token(namespace) + ".*" }
 
 // WorkFilter selects all work of one function.
 func WorkFilter(v Verb) string { return "certloop.work." + string(v) + ".>" }

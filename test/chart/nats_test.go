@@ -375,6 +375,15 @@ func TestNATSPublishers(t *testing.T) {
 			t.Errorf("%s: %v, want %v", subject, got, want)
 		}
 	}
+	// What becomes of what is theirs they may hear, as `certloop publish --wait` does.
+	for subject, want := range map[string]bool{
+		model.FactFilter("core"): true, model.DeadFilter("core"): true, model.FactFilter("edge"): false, model.DeadFilter("edge"): false,
+		model.FactSubjects: false, model.WorkSubjects: false, model.WorkSubject(model.Enroll, types.NamespacedName{Namespace: "core", Name: "amf"}): false,
+	} {
+		if got := maySubscribe(t, url, "pipeline", subject); got != want {
+			t.Errorf("listening to %s: %v, want %v", subject, got, want)
+		}
+	}
 }
 
 // A user logs in by nkey where there is one.
