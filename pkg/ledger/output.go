@@ -431,11 +431,11 @@ func (r *Record) serial() string { return SerialHex(r.Current.Certificate().Seri
 
 // OwnerName is the name of the CMPCertificate that a Secret says it belongs to; "" when
 // it does not say. Where only the label is left, the name may be shortened.
-func OwnerName(secret *corev1.Secret) string {
-	if name := secret.Annotations[model.CertificateAnnotation]; name != "" {
+func OwnerName(secret metav1.Object) string {
+	if name := secret.GetAnnotations()[model.CertificateAnnotation]; name != "" {
 		return name
 	}
-	return secret.Labels[model.CertificateLabel]
+	return secret.GetLabels()[model.CertificateLabel]
 }
 
 // Disown takes our marks off a Secret as it was read, so that another configuration may
@@ -458,6 +458,7 @@ func (p projection) secret(present *corev1.Secret, rec *Record) *corev1.Secret {
 	next.Data = merge(next.Data, p.data)
 	next.Labels = merge(next.Labels, outputLabels(rec.owner))
 	next.Annotations = merge(next.Annotations, p.annotations(rec))
+	next.Annotations[model.MarksAnnotation] = marksDigest(next)
 	return next
 }
 

@@ -269,3 +269,10 @@ func (r *rig) edit(name string, change func(*corev1.Secret)) {
 		r.t.Fatal(err)
 	}
 }
+
+func (r *rig) remove(secret string) {
+	r.t.Helper()
+	if err := r.secrets.Delete(r.t.Context(), secret, metav1.DeleteOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}

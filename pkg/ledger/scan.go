@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -73,31 +72,19 @@ func (s *Store) SecretVersions(ctx context.Context, namespace string) (map[strin
 
 // SecretVersion is the resourceVersion of one Secret; empty when it does not exist.
 func (s *Store) SecretVersion(ctx context.Context, key types.NamespacedName) (string, error) {
-	body, err := s.core.Get().Namespace(key.Namespace).Resource("secrets").Name(key.Name).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
-	if err = explain(err, "reading the metadata of", "secrets", key); err != nil {
-		if errors.Is(err, ErrNotFound) {
-			err = nil
-		}
-		return "", err
+	secret, err := s.SecretMetadata(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
 	}
-	var meta metav1.PartialObjectMetadata
-	err = json.Unmarshal(body, &meta)
-	return meta.ResourceVersion, err
+	return secret.GetResourceVersion(), err
 }
 
-// LooksRight tells from a Secret alone whether it holds what certloop wrote into it for a
-// configuration, and whether that is what is in use as far as the configuration says.
-func LooksRight(cert *model.CMPCertificate, secret *corev1.Secret) bool {
-	p := projection{name: secret.Name, kind: secretType(&cert.Spec.Output, secret.Name), keeps: cert.Spec.Adopts(), owner: cert, revision: Revision(secret)}
-	p.data = map[string][]byte{}
-	for _, k := range dataKeys(secret) {
-		p.data[k] = secret.Data[k]
+// SecretMetadata reads a Secret without its data; ErrNotFound when there is none.
+func (s *Store) SecretMetadata(ctx context.Context, key types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
+	secret := new(metav1.PartialObjectMetadata)
+	body, err := s.core.Get().Namespace(key.Namespace).Resource("secrets").Name(key.Name).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
+	if err = explain(err, "reading the metadata of", "secrets", key); err != nil {
+		return secret, err
 	}
-	for _, place := range cert.Spec.Output.Places() {
-		_, there := p.data[place.Key]
-		if place.SecretName == secret.Name && place.Part != model.CABundlePart && !there {
-			return false
-		}
-	}
-	return p.revision >= cert.Status.Revision && Untouched(secret) && p.deviation(secret) == ""
+	return secret, json.Unmarshal(body, secret)
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/ledger"
@@ -40,19 +40,19 @@ func (w *Watcher) now() time.Time {
 // Changed handles the events of an ApiServerSource about Secrets: an output that no
 // longer holds what was delivered becomes secret.modified or secret.deleted, a Secret that
 // an issuer has not seen yet as it is now, or that is gone, input.changed. Our own writes are
-// recognised by their content and tell nothing.
+// recognised by their metadata and tell nothing.
 func (w *Watcher) Changed(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := w.Ledger.Secret(ctx, key)
+	secret, err := w.Ledger.SecretMetadata(ctx, key)
 	switch {
 	case errors.Is(err, ledger.ErrNotFound):
 		return w.gone(ctx, key, in)
 	case err != nil:
 		return nil, err
-	case secret.Labels[model.RoleLabel] == model.RoleRecord:
+	case secret.Labels[model.RoleLabel] == model.RoleRecord, ledger.AsWritten(secret):
 		return nil, nil
 	case secret.Labels[model.RoleLabel] == model.RoleInput:
 		return w.inputChanged(ctx, key, secret.ResourceVersion, in)
@@ -64,7 +64,7 @@ func (w *Watcher) Changed(ctx context.Context, in event.Event) ([]event.Event, e
 }
 
 // marked looks at a Secret that says whose output it is.
-func (w *Watcher) marked(ctx context.Context, secret *corev1.Secret, in event.Event) ([]event.Event, error) {
+func (w *Watcher) marked(ctx context.Context, secret *metav1.PartialObjectMetadata, in event.Event) ([]event.Event, error) {
 	key := types.NamespacedName{Namespace: secret.Namespace, Name: secret.Name}
 	c, err := w.Ledger.Certificate(ctx, types.NamespacedName{Namespace: secret.Namespace, Name: ledger.OwnerName(secret)})
 	switch {
@@ -74,7 +74,7 @@ func (w *Watcher) marked(ctx context.Context, secret *corev1.Secret, in event.Ev
 		return nil, err
 	case !slices.Contains(c.Spec.Output.SecretNames(), secret.Name):
 		return w.unmarked(ctx, key, in)
-	case c.Status.Secrets[secret.Name] == secret.ResourceVersion, ledger.LooksRight(c, secret):
+	case c.Status.Secrets[secret.Name] == secret.ResourceVersion:
 		return nil, nil
 	}
 	return w.compare(ctx, c, in)
