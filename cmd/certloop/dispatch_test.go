@@ -19,18 +19,8 @@ import (
 
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/test/freeport"
 )
-
-// freeAddress is one that nobody listens on, for a while.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
 
 // sleeper is a function that is not there until somebody needs it, and that dies now and
 // then in the middle of its work.
@@ -60,7 +50,7 @@ func TestDispatchWakesAFunction(t *testing.T) {
 	t.Setenv("KUBECONFIG", "")
 	b := openBroker(t, filepath.Join(t.TempDir(), "nats"))
 	defer b.stop()
-	address, probes := freeAddress(t), freeAddress(t)
+	address, probes := freeport.Address(t), freeport.Address(t)
 	t.Setenv("NATS_URL", b.url())
 	t.Setenv("CERTLOOP_LISTEN", probes)
 	t.Setenv(targetsVariable, "renew=http://"+address)

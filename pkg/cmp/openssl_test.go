@@ -23,6 +23,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/certloop/certloop/test/freeport"
 )
 
 // skipOrFail leaves a test out for want of something, unless CERTLOOP_REQUIRE=all forbids that.
@@ -89,7 +91,8 @@ func (m *mock) start(t *testing.T, options []string) {
 		t.Fatal(err)
 	}
 	root := file("root", "CERTIFICATE", m.ca.root.Raw)
-	port := freePort(t)
+	address := freeport.Address(t)
+	_, port, _ := strings.Cut(address, ":")
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "openssl", append([]string{
 		"cmp", "-config", "", "-port", port, "-srv_ref", "ref", "-srv_secret", "pass:secret",
@@ -108,24 +111,8 @@ func (m *mock) start(t *testing.T, options []string) {
 			t.Logf("openssl cmp:\n%s", log.String())
 		}
 	})
-	m.url = "http://127.0.0.1:" + port + "/pkix/"
-	await(t, "127.0.0.1:"+port)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return port
+	m.url = "http://" + address + "/pkix/"
+	await(t, address)
 }
 
 // await waits until somebody listens. The mock takes one connection at a time,

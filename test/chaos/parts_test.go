@@ -61,9 +61,6 @@ func playBroker(ctx context.Context, _ *slog.Logger, args []string) error {
 	if err != nil {
 		return err
 	}
-	if number == 0 {
-		number = server.RANDOM_PORT
-	}
 	s, err := server.NewServer(&server.Options{Host: host, Port: number, JetStream: true, StoreDir: args[0], NoSigs: true})
 	if err != nil {
 		return err
@@ -75,7 +72,7 @@ func playBroker(ctx context.Context, _ *slog.Logger, args []string) error {
 	if !s.ReadyForConnections(rig.Patience) {
 		return errors.New("the NATS server does not start")
 	}
-	fmt.Println("READY", "url="+s.ClientURL(), "address="+s.Addr().String())
+	fmt.Println("READY", "url="+s.ClientURL())
 	<-ctx.Done()
 	return nil
 }
@@ -85,12 +82,9 @@ func playCA(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return err
 	}
-	address := strings.TrimPrefix(ca.URL, "http://")
-	address, _, _ = strings.Cut(address, "/")
-	end := ca.Close
-	fmt.Println("READY", "url="+ca.URL, "address="+address)
+	fmt.Println("READY", "url="+ca.URL)
 	<-ctx.Done()
-	return end()
+	return ca.Close()
 }
 
 // playWorker runs functions as the all-in-one does, without a source of events: the

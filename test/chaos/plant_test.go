@@ -21,6 +21,7 @@ import (
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
+	"github.com/certloop/certloop/test/freeport"
 )
 
 // scenario is a plant to be built.
@@ -99,9 +100,8 @@ func build(t *testing.T, s scenario, chance *rand.Rand) *plant {
 	// Without a cache of Secrets a watch that was interrupted sees every version again.
 	p := &plant{quiet: func() {}, World: rig.NewWorldOfItsOwn(t, "--watch-cache-sizes=secrets#0")}
 	p.oracle = observe(t, p)
-	p.broker = self(t, brokerPart, nil, t.TempDir(), "127.0.0.1:0")
+	p.broker = self(t, brokerPart, nil, t.TempDir(), freeport.Address(t))
 	p.broker.start(t)
-	p.broker.Args[1] = p.broker.Ready["address"]
 	p.bus = rig.OpenBus(t, p.broker.Ready["url"])
 	p.bus.ApplyStreams(t)
 	p.out = publisher(t, p.broker.Ready["url"])
@@ -180,9 +180,8 @@ func localCA(tb testing.TB) *authority {
 func mortalCA(tb testing.TB) *authority {
 	tb.Helper()
 	dir := tb.TempDir()
-	p := self(tb, caPart, nil, dir, "127.0.0.1:0")
+	p := self(tb, caPart, nil, dir, freeport.Address(tb))
 	p.start(tb)
-	p.Args[1] = p.Ready["address"]
 	roots, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	if err != nil {
 		tb.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/certloop/certloop/pkg/cmp"
+	"github.com/certloop/certloop/test/freeport"
 )
 
 // mock is an openssl cmp -port. It gives one certificate to everybody, so that
@@ -96,7 +97,7 @@ func (m *mock) listen(t testing.TB, root, server *x509.Certificate, key crypto.S
 	if err := writeKey(keyFile, key); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := freeport.Address(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -107,16 +108,6 @@ func (m *mock) listen(t testing.TB, root, server *x509.Certificate, key crypto.S
 	}, options...)...)
 	await(t, address)
 	return "http://" + address + "/pkix/"
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // await waits until somebody listens. The mock takes one connection at a time,

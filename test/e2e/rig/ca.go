@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/certloop/certloop/pkg/cmp/responder"
+	"github.com/certloop/certloop/test/freeport"
 )
 
 // The reference value and the shared secret of every CA of the rig.
@@ -58,7 +59,7 @@ func StartResponder(tb testing.TB, cfg responder.Config) *Responder {
 		tb.Fatal(err)
 	}
 	r.Roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.CACertificate().Raw})
-	r.addr = "127.0.0.1:0"
+	r.addr = freeport.Address(tb)
 	r.Up(tb)
 	tb.Cleanup(r.Down)
 	r.URL = "http://" + r.addr + "/pkix/"
@@ -72,7 +73,6 @@ func (r *Responder) Up(tb testing.TB) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r.addr = l.Addr().String()
 	s := &http.Server{Handler: r.Server, ReadHeaderTimeout: Patience}
 	r.served = s
 	go func() { _ = s.Serve(l) }() // until Down, which closes l

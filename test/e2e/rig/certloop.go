@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/certloop/certloop/test/freeport"
 )
 
 // AllInOne is `certloop all` for one World.
@@ -59,7 +60,7 @@ func (a *AllInOne) Bus(tb testing.TB) *Bus {
 // StartFunction starts the binary of one function and returns it with its address when it is ready.
 func StartFunction(tb testing.TB, w *World, name, natsURL string) (p *Process, url string) {
 	tb.Helper()
-	address := freeAddress(tb)
+	address := freeport.Address(tb)
 	p = Launch(tb, Command{Name: name, Path: Binary(tb, name), Logs: tb.TempDir(), Env: []string{
 		"CERTLOOP_LISTEN=" + address, "NATS_URL=" + natsURL, "KUBECONFIG=" + w.Cluster.Kubeconfig(), "CERTLOOP_NAMESPACES=" + w.Namespace,
 	}})
@@ -91,17 +92,6 @@ func probe(ctx context.Context, url string) error {
 		return errors.New(resp.Status)
 	}
 	return nil
-}
-
-// freeAddress is a port on loopback that nobody listens on now.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Answer is what a function answered over HTTP.
