@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,16 +25,13 @@ func (o *busOptions) addFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.url, "nats-url", "", "NATS `servers`, separated by commas (default: NATS_URL, else "+nats.DefaultURL+"); credentials come from NATS_CREDS, NATS_CA, NATS_CERT and NATS_KEY")
 }
 
+// hasServers tells whether servers are named.
+func (o *busOptions) hasServers() bool { return o.url != "" || os.Getenv("NATS_URL") != "" }
+
 // connect connects now, or fails.
-func (o *busOptions) connect() (*nats.Conn, error) {
-	url := o.url
-	if url == "" {
-		url = os.Getenv("NATS_URL")
-	}
-	if url == "" {
-		url = nats.DefaultURL
-	}
-	opts := []nats.Option{nats.Name("certloop")}
+func (o *busOptions) connect(more ...nats.Option) (*nats.Conn, error) {
+	url := cmp.Or(o.url, os.Getenv("NATS_URL"), nats.DefaultURL)
+	opts := append([]nats.Option{nats.Name("certloop")}, more...)
 	if file := os.Getenv("NATS_CREDS"); file != "" {
 		opts = append(opts, nats.UserCredentials(file))
 	}

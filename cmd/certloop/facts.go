@@ -41,7 +41,7 @@ func followFacts(ctx context.Context, js jetstream.JetStream, tell func(event.Ev
 }
 
 func (f *facts) add(ctx context.Context, msg jetstream.Msg) {
-	e, err := binding.ToEvent(ctx, cejs.NewMessage(&nats.Msg{Header: msg.Headers(), Data: msg.Data()}))
+	e, err := eventIn(ctx, &nats.Msg{Header: msg.Headers(), Data: msg.Data()})
 	if err != nil {
 		return // not one of ours
 	}
@@ -51,6 +51,11 @@ func (f *facts) add(ctx context.Context, msg jetstream.Msg) {
 	f.seen = append(f.seen[max(0, len(f.seen)-maxFacts+1):], *e)
 	close(f.news)
 	f.news = make(chan struct{})
+}
+
+// eventIn is the event that a message of NATS holds.
+func eventIn(ctx context.Context, msg *nats.Msg) (*event.Event, error) {
+	return binding.ToEvent(ctx, cejs.NewMessage(msg))
 }
 
 // wait returns the first fact of a type about an object, told already or to come.

@@ -2,7 +2,7 @@
 // demonstration of all of it on one machine, a small CA, and what an operator asks.
 //
 // It exits with 0 when what was asked is done, 1 when it failed, and 2 when the
-// command line, the environment or a file it names is wrong.
+// command line, the environment or a file it names is wrong; publish has more.
 package main
 
 import (
@@ -19,9 +19,13 @@ import (
 
 // Exit codes.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitRejected    = 3   // publish: what was declared is refused
+	exitParked      = 4   // publish: nothing happens until somebody changes something
+	exitTimedOut    = 5   // publish: not ready in time
+	exitInterrupted = 130 // publish: as a shell reports SIGINT
 )
 
 func main() {
@@ -59,8 +63,19 @@ func (c *commandLine) execute(ctx context.Context) int {
 		_, _ = fmt.Fprintf(c.terminal.err, "See '%s --help'.\n", cmd.CommandPath())
 		return exitUsage
 	}
+	if end, ok := errors.AsType[*exitError](err); ok {
+		return end.code
+	}
 	return exitFailed
 }
+
+// exitError is an end that has an exit code of its own.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e *exitError) Error() string { return e.text }
 
 // usageError is a command line, environment or input file that cannot be right.
 type usageError struct{ err error }

@@ -1,14 +1,16 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,58 +20,108 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/certloop/certloop/pkg/delivery"
+	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
 )
 
 const (
-	maxInputBytes  = 16 << 20 // of a file to publish
-	maxAnswerBytes = 64 << 10 // of an HTTP answer
-	postTimeout    = 3 * time.Minute
-	publishSource  = "/certloop/publish"
+	maxInputBytes = 16 << 20 // of a file to publish
+	postTimeout   = 3 * time.Minute
+	publishSource = "/certloop/publish"
 )
 
 // publishOptions are the flags of publish.
 type publishOptions struct {
 	busOptions
-	file      string
-	namespace string
-	http      string
+	cluster
+	file    string
+	ns      string
+	http    string
+	wait    bool
+	timeout time.Duration
+	format  string
 }
 
 func newPublish(t *terminal) *cobra.Command {
 	o := &publishOptions{}
 	cmd := &cobra.Command{
 		Use:   "publish -f FILE",
-		Short: "Publish configurations and events",
+		Short: "Publish configurations and events, and follow them to their certificates",
 		Long: `Publish the documents of a file, YAML or JSON: a CMPIssuer becomes the event
 issuer.created, a CMPCertificate config.created, and a CloudEvent in JSON form is sent as
 it is. Everything is checked before anything is sent. What is reported as stored has been
-acknowledged by JetStream.`,
+acknowledged by JetStream; over HTTP it is accepted by a function or a broker.
+
+With --wait what was declared is followed until every certificate is delivered as declared
+and every issuer can be used; progress goes to stderr, the result to stdout. It is followed
+by the facts that certloop tells over NATS, or, with --http and without a NATS server, by
+the objects in the cluster of the kubeconfig, where a rejection cannot be seen.
+
+Exit codes: 0 stored or accepted, with --wait ready; 1 failed; 2 wrong command line,
+environment or file; 3 rejected, the reasons are printed; 4 parked: the CA refused for good,
+or the configuration is paused; 5 not ready within --timeout; 130 interrupted. What was
+published stays published in each case. Of several declarations the first of 3, 4, 5 counts.`,
 		Example: `  certloop publish -f certificates.yaml
-  certloop publish -f event.json --http http://127.0.0.1:8081   # to a function
+  certloop publish -f certificates.yaml --wait --timeout 10m -o json
+  certloop publish -f event.json --http http://127.0.0.1:8081   # to a function, or a broker
   kubectl get cmpcertificate web -o json | certloop publish -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), t, cmd.InOrStdin())
 		},
 	}
-	o.addFlags(cmd)
+	o.busOptions.addFlags(cmd)
+	o.cluster.addFlags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.file, "filename", "f", "", "`file` to publish; - for standard input (required)")
-	f.StringVarP(&o.namespace, "namespace", "n", "default", "`namespace` of objects that name none")
-	f.StringVar(&o.http, "http", "", "POST to this `URL` of a function instead of publishing to NATS")
+	f.StringVarP(&o.ns, "namespace", "n", "default", "`namespace` of objects that name none")
+	f.StringVar(&o.http, "http", "", "POST to this `URL` of a function or a broker instead of publishing to NATS")
+	f.BoolVar(&o.wait, "wait", false, "follow what is declared until it is ready, rejected or parked")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: `how long` to follow")
+	f.StringVarP(&o.format, "output", "o", formatTable, "`format` of the result: "+strings.Join(formats(), ", "))
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is defined above
+	}
 	return cmd
 }
 
 func (o *publishOptions) run(ctx context.Context, t *terminal, stdin io.Reader) error {
+	if err := o.check(); err != nil {
+		return misused(err)
+	}
 	events, err := o.events(stdin)
 	if err != nil {
 		return misused(err)
 	}
-	if o.http != "" {
-		return o.post(ctx, t, events)
+	p := newPursuit(t, events)
+	err = o.pursue(ctx, p)
+	return cmp.Or(err, printResults(t, o.format, p.results()))
+}
+
+func (o *publishOptions) check() error {
+	if !slices.Contains(formats(), o.format) {
+		return fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(formats(), ", "))
 	}
-	conn, err := o.connect()
+	if o.timeout <= 0 {
+		return fmt.Errorf("--timeout %s is not positive", o.timeout)
+	}
+	if o.http == "" {
+		return nil
+	}
+	u, err := url.Parse(o.http)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return errors.New("--http is not http:// or https:// and a host")
+	}
+	return nil
+}
+
+// pursue sends and, if asked to, follows. What there is to follow by is made ready first:
+// an answer may come before the sending returns.
+func (o *publishOptions) pursue(ctx context.Context, p *pursuit) error {
+	if o.http != "" && (!o.wait || !o.hasServers()) {
+		return o.overHTTP(ctx, p)
+	}
+	conn, err := o.connect(p.options()...)
 	if err != nil {
 		return err
 	}
@@ -78,20 +130,34 @@ func (o *publishOptions) run(ctx context.Context, t *terminal, stdin io.Reader) 
 	if err != nil {
 		return err
 	}
-	for _, e := range events {
-		if err := bus.Publish(ctx, e); err != nil {
-			return err
-		}
-		if err := tellSent(t.out, "stored", e); err != nil {
+	if o.wait {
+		if err := p.listen(conn); err != nil {
 			return err
 		}
 	}
-	return nil
+	send, word := func(ctx context.Context, e event.Event) error { return bus.Publish(ctx, e) }, "stored"
+	if o.http != "" {
+		send, word = o.post, "accepted"
+	}
+	if err := p.send(ctx, send, word); err != nil || !o.wait {
+		return err
+	}
+	return p.follow(ctx, o.timeout, p.askAgain(send))
 }
 
-func tellSent(w io.Writer, what string, e event.Event) error {
-	_, err := fmt.Fprintf(w, "%s %s %s id=%s\n", what, e.Type(), e.Subject(), e.ID())
-	return err
+// overHTTP has nothing to do with NATS: what is followed is read from the cluster.
+func (o *publishOptions) overHTTP(ctx context.Context, p *pursuit) error {
+	var store *ledger.Store
+	if o.wait {
+		var err error
+		if store, err = o.store(); err != nil {
+			return fmt.Errorf("--wait needs a NATS server (--nats-url, NATS_URL) or a cluster to follow by: %w", err)
+		}
+	}
+	if err := p.send(ctx, o.post, "accepted"); err != nil || !o.wait {
+		return err
+	}
+	return p.follow(ctx, o.timeout, p.look(store))
 }
 
 // events reads and checks all documents.
@@ -157,6 +223,9 @@ func (o *publishOptions) event(doc json.RawMessage) (e event.Event, err error) {
 		if err == nil {
 			err = known(e)
 		}
+		if e.Time().IsZero() {
+			e.SetTime(time.Now())
+		}
 		return e, err
 	}
 	if head.APIVersion != model.GroupVersion.String() {
@@ -164,7 +233,7 @@ func (o *publishOptions) event(doc json.RawMessage) (e event.Event, err error) {
 	}
 	key := types.NamespacedName{Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}
 	if key.Namespace == "" && head.Kind != model.ClusterIssuerKind {
-		key.Namespace = o.namespace
+		key.Namespace = o.ns
 	}
 	return declaration(head.Kind, key, doc)
 }
@@ -191,60 +260,13 @@ func declaration(kind string, key types.NamespacedName, doc json.RawMessage) (ev
 	}
 	e := model.NewEvent(eventType, key, doc)
 	e.SetSource(publishSource)
+	e.SetTime(time.Now())
 	return e, check(e)
 }
 
-func (o *publishOptions) post(ctx context.Context, t *terminal, events []event.Event) error {
-	for _, e := range events {
-		if err := postEvent(ctx, o.http, e); err != nil {
-			return fmt.Errorf("%s of %s: %w", e.Type(), e.Subject(), err)
-		}
-		if err := tellSent(t.out, "accepted", e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// postEvent sends an event in structured mode and wants it accepted.
-func postEvent(ctx context.Context, url string, e event.Event) error {
-	if e.Time().IsZero() {
-		e.SetTime(time.Now())
-	}
-	body, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
+// post sends an event to a function or a broker.
+func (o *publishOptions) post(ctx context.Context, e event.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return misused(err)
-	}
-	req.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode/100 != 2 {
-		return refusedBy(resp.Status, answer)
-	}
-	return nil
-}
-
-// refusedBy reads a problem document (RFC 9457), or takes the answer as it is.
-func refusedBy(status string, answer []byte) error {
-	var problem struct {
-		Title  string `json:"title"`
-		Detail string `json:"detail"`
-	}
-	if json.Unmarshal(answer, &problem) != nil || problem.Title == "" {
-		return fmt.Errorf("%s: %s", status, strings.TrimSpace(string(answer)))
-	}
-	return fmt.Errorf("%s: %s: %s", status, problem.Title, problem.Detail)
+	return delivery.Post(ctx, http.DefaultClient, o.http, e)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -50,10 +51,13 @@ func TestPublishToNATS(t *testing.T) {
 	if code != exitDone {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	for _, want := range []string{"stored io.certloop.issuer.created.v1 core/ca id=", "stored io.certloop.config.created.v1 shop/web id="} {
-		if !strings.Contains(stdout, want) {
-			t.Errorf("stdout %q does not say %q", stdout, want)
+	for _, want := range []string{"stored io.certloop.issuer.created.v1 id=", "stored io.certloop.config.created.v1 id="} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("stderr %q does not say %q", stderr, want)
 		}
+	}
+	if want := "OUTCOME   OBJECT     SECRET   EXPIRES   REASON\nstored    core/ca    -        -         -\nstored    shop/web   -        -         -\n"; stdout != want {
+		t.Errorf("stdout is\n%swant\n%s", stdout, want)
 	}
 	stream, err := streamsOf(t, b.url()).Stream(t.Context(), model.WorkStream)
 	if err != nil {
@@ -93,29 +97,36 @@ func TestPublishRefusesBeforeItSends(t *testing.T) {
 func TestPublishOverHTTP(t *testing.T) {
 	var got []string
 	function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		got = append(got, r.Header.Get("Content-Type")+" "+string(body))
-		if len(got) == 1 {
+		got = append(got, r.Header.Get("Ce-Type")+" "+r.Header.Get("Ce-Subject"))
+		switch len(got) {
+		case 1:
 			w.WriteHeader(http.StatusAccepted)
-			return
+		case 2:
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = io.WriteString(w, `{"title":"Invalid event","detail":"two","errors":[{"detail":"spec.server is missing"},{"detail":"spec.trust is missing"}]}`)
+		default:
+			http.NotFound(w, r) // a gateway
 		}
-		w.WriteHeader(http.StatusUnprocessableEntity)
-		_, _ = io.WriteString(w, `{"title":"Invalid event","detail":"spec.server is missing"}`)
 	}))
 	defer function.Close()
 	path := "../../functions/enroll/testdata/config-created.json"
-	if code, stdout, stderr := run(t, "publish", "-f", path, "--http", function.URL); code != exitDone || !strings.HasPrefix(stdout, "accepted io.certloop.config.created.v1 demo/web") {
+	if code, stdout, stderr := run(t, "publish", "-f", path, "--http", function.URL, "-o", "name"); code != exitDone || stdout != "cmpcertificate.certloop.io/web\n" || !strings.Contains(stderr, "accepted io.certloop.config.created.v1 id=") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
-	if len(got) != 1 || !strings.HasPrefix(got[0], "application/cloudevents+json ") || !strings.Contains(got[0], `"subject":"demo/web"`) {
+	if len(got) != 1 || got[0] != "io.certloop.config.created.v1 demo/web" {
 		t.Errorf("sent %q", got)
 	}
-	code, _, stderr := run(t, "publish", "-f", path, "--http", function.URL)
-	if code != exitFailed || !strings.Contains(stderr, "422 Unprocessable Entity: Invalid event: spec.server is missing") {
+	code, stdout, stderr := run(t, "publish", "-f", path, "--http", function.URL, "-o", "json")
+	if code != exitRejected || !strings.Contains(stderr, "answered 422 Unprocessable Entity: Invalid event: spec.server is missing; spec.trust is missing") {
 		t.Errorf("refused: exit code %d: %s", code, stderr)
+	}
+	var results []result
+	if err := json.Unmarshal([]byte(stdout), &results); err != nil || len(results) != 1 || results[0].Outcome != isRejected || len(results[0].Fields) != 2 {
+		t.Errorf("refused: got %+v, %v", results, err)
+	}
+	if code, _, stderr := run(t, "publish", "-f", path, "--http", function.URL); code != exitFailed || !strings.Contains(stderr, "404 Not Found") {
+		t.Errorf("no function there: exit code %d: %s", code, stderr)
 	}
 }
 

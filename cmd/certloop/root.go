@@ -37,7 +37,8 @@ func newRoot(t *terminal) *cobra.Command {
 		Long: `certloop keeps the X.509 certificates of Kubernetes workloads issued, stored, watched
 and renewed, from CAs that speak CMPv2.
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file.`,
+Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file; publish
+has more.`,
 		Example: `  certloop dev            # see all of it work on this machine
   certloop get -A         # the certificates of a cluster
   certloop all            # the four functions in one process`,
