@@ -7,4 +7,5 @@ import (
 	"github.com/certloop/certloop/test/kubetest"
 )
 
-func TestMain(m *testing.M) { os.Exit(kubetest.Main(m)) }
+// TestMain runs the tests, and judges whether they have provoked every reason there is.
+func TestMain(m *testing.M) { os.Exit(provoked.judge(kubetest.Main(m), everyTest(), os.Stderr)) }

@@ -58,11 +58,13 @@ func newRig(t testing.TB, behave func(*responder.Config)) *rig {
 	cluster := kubetest.Start(t)
 	cluster.ApplyCRDs(t, "../../deploy/knative/crds")
 	cluster.ApplyPolicies(t, "../../deploy/knative/policies")
-	store, err := ledger.Open(cluster.Config())
+	config := cluster.Config()
+	config.Wrap(provoked.wrap)
+	store, err := ledger.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, ns: cluster.Namespace(t), store: store, config: cluster.Config()}
+	r := &rig{t: t, ns: cluster.Namespace(t), store: store, config: config}
 	r.dynamic = dynamic.NewForConfigOrDie(cluster.Config())
 	r.secrets = kubernetes.NewForConfigOrDie(cluster.Config()).CoreV1().Secrets(r.ns)
 	cfg := responder.Config{SharedSecrets: map[string]string{"ref": "correct horse"}, Now: r.now}
@@ -264,6 +266,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	eventtest.Check(r.t, out...)
+	provoked.told(out...)
 	r.facts = append(r.facts, out...)
 	return out, err
 }

@@ -79,7 +79,7 @@ func Reasons() []Reason {
 	return []Reason{
 		{ReasonIssued, AboutCertificate, "The output holds a valid certificate that satisfies the configuration.", "none", false},
 		{ReasonAdopted, AboutCertificate, "What was found in the output Secret is tracked as it is; `status.differences` says how it differs from the configuration.", "none: the first renewal follows the configuration. To have it now, annotate the CMPCertificate with certloop.io/renew", false},
-		{ReasonPending, AboutCertificate, "No certificate was issued yet, and an attempt is about to be made.", "none", false},
+		{ReasonPending, AboutCertificate, "A certificate is needed that satisfies the configuration, and an attempt is about to be made.", "none", false},
 		{ReasonWaitingForCA, AboutCertificate, "The CA answered `waiting`: it queues requests, or a person has to approve them there.", "approve the request at the CA, if that is how it works; it is asked again at `status.nextAttempt`", false},
 		{ReasonPaused, AboutCertificate, "`spec.paused` is true: nothing is renewed or repaired.", "set spec.paused to false before status.notAfter", false},
 		{ReasonConfigInvalid, AboutConfiguration, "The configuration breaks a rule; the message names the fields.", "correct the fields that the message names and apply the configuration again", true},
