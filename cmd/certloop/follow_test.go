@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -103,7 +104,7 @@ func TestVerdicts(t *testing.T) {
 			p, _, _ := pursued(t)
 			p.aims[0].Outcome = tt.outcome
 			err := p.verdict(tt.ctx, time.Minute)
-			end, failed := err.(*exitError)
+			end, failed := errors.AsType[*exitError](err)
 			if failed != (tt.want != exitDone) || (failed && end.code != tt.want) {
 				t.Errorf("got %v, want exit code %d", err, tt.want)
 			}
@@ -160,7 +161,7 @@ func TestListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = p.follow(t.Context(), time.Minute, p.askAgain(quick))
-	if end, ok := err.(*exitError); !ok || end.code != exitRejected || !strings.Contains(out.String(), "spec.y: no\n") {
+	if end, ok := errors.AsType[*exitError](err); !ok || end.code != exitRejected || !strings.Contains(out.String(), "spec.y: no\n") {
 		t.Errorf("got %v\n%s", err, out)
 	}
 }

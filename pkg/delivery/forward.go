@@ -21,7 +21,7 @@ func Forward(verb model.Verb, client *http.Client, url string) Mux {
 	handle := func(ctx context.Context, in event.Event) ([]event.Event, error) {
 		err := Post(ctx, client, url, in)
 		if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Final {
-			return nil, nil //nolint:nilerr // the function has dead-lettered it
+			return nil, nil // the function has dead-lettered it
 		}
 		return nil, err
 	}

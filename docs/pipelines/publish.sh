@@ -1,0 +1,20 @@
+#!/bin/sh
+# publish.sh NAMESPACE/NAME FILE URL: declares a certificate with nothing but curl.
+#
+# FILE holds a CMPCertificate in JSON; URL is a Knative Broker, or the function enroll.
+# EVENT_ID, the id of a commit for example, makes a job that runs twice send one event.
+# Exit code 0: accepted. 22: refused; what is wrong with it is printed.
+set -eu
+
+subject=$1 file=$2 url=$3
+id=${EVENT_ID:-$(cat /proc/sys/kernel/random/uuid)}
+
+# What is not accepted now (503, or nobody there yet) is sent again.
+curl --silent --show-error --fail-with-body --max-time 180 --retry 8 --retry-connrefused \
+	--header 'ce-specversion: 1.0' \
+	--header 'ce-type: io.certloop.config.created.v1' \
+	--header "ce-source: ${EVENT_SOURCE:-/pipelines/curl}" \
+	--header "ce-id: $id" \
+	--header "ce-subject: $subject" \
+	--header 'Content-Type: application/json' \
+	--data-binary "@$file" "$url"
