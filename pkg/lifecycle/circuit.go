@@ -441,13 +441,22 @@ func (s *scan) waitsForCA(c *model.CMPCertificate) bool {
 	return true
 }
 
-// lookAtEnd tells of a certificate that ends while it waits, so that its status says so too.
+// lookAtEnd tells of a certificate that is near its end, or past it, while it waits for its next
+// attempt: no certificate ends without a word, and its status says so too.
 func (s *scan) lookAtEnd(c *model.CMPCertificate) {
 	switch {
 	case !s.expired(c):
+		if s.endsSoon(c) {
+			s.tellDue(c)
+		}
 	case meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready):
 		s.tellDue(c)
 	default:
 		s.fact.Expired++
 	}
+}
+
+func (s *scan) endsSoon(c *model.CMPCertificate) bool {
+	st := &c.Status
+	return st.NotBefore != nil && st.NotAfter != nil && model.Urgent(st.NotAfter.Sub(st.NotBefore.Time), st.NotAfter.Sub(s.now))
 }

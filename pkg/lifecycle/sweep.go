@@ -82,7 +82,7 @@ func (p *page) namespace() string { return p.all[p.work.Namespace] }
 
 // visit looks at one certificate and its outputs.
 func (p *page) visit(ctx context.Context, c *model.CMPCertificate) error {
-	if err := p.look(c); err != nil || c.Spec.Paused {
+	if err := p.look(c); err != nil || c.Spec.Paused || c.DeletionTimestamp != nil {
 		return err
 	}
 	same, err := p.unchanged(ctx, c)

@@ -263,7 +263,9 @@ func (s *scan) look(c *model.CMPCertificate) error {
 	s.fact.Looked++
 	st := &c.Status
 	switch {
-	case c.DeletionTimestamp != nil, c.Spec.Paused:
+	case c.DeletionTimestamp != nil:
+		s.lookAtLeaving(c)
+	case c.Spec.Paused:
 	case s.waitsForCA(c):
 	case st.RenewalTime != nil && !s.now.Before(st.RenewalTime.Time):
 		s.lookAtDue(c)
@@ -274,16 +276,27 @@ func (s *scan) look(c *model.CMPCertificate) error {
 	return nil
 }
 
-// lookAtDue keeps what is due for askDue. What has its next attempt before it, and what waits
-// for a person, is told without being counted: nothing is asked of the CA for it now.
+// lookAtLeaving asks for the end of a withdrawn configuration to go on, when it should have by now.
+func (s *scan) lookAtLeaving(c *model.CMPCertificate) {
+	since := c.DeletionTimestamp.Time
+	if next := c.Status.NextAttempt; next != nil && next.After(since) {
+		since = next.Time
+	}
+	if slices.Contains(c.Finalizers, model.CleanUpFinalizer) && s.now.Sub(since) > overdueAfter {
+		s.fact.Pending++
+		s.tell(c, model.EnrollmentRequested, model.Work{Reason: model.WorkRetry})
+	}
+}
+
+// lookAtDue keeps what is due for askDue. What waits for a person is told without being counted:
+// nothing is asked of the CA for it now. What has its next attempt before it is told when it is
+// near its end.
 func (s *scan) lookAtDue(c *model.CMPCertificate) {
 	st := &c.Status
 	s.held.Due++
 	if next := st.NextAttempt; next != nil && s.now.Sub(next.Time) <= overdueAfter {
 		s.held.Due--
-		if s.expired(c) {
-			s.fact.Expired++
-		}
+		s.lookAtEnd(c)
 		return
 	}
 	if meta.IsStatusConditionTrue(st.Conditions, model.Stalled) {

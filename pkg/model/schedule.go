@@ -51,6 +51,9 @@ const (
 	UrgentRetry = time.Minute // the longest while less than a tenth of the lifetime is left
 )
 
+// Urgent tells whether less than a tenth of the lifetime of a certificate is left.
+func Urgent(lifetime, left time.Duration) bool { return lifetime > 0 && left < lifetime/10 }
+
 // RetryDelay is how long to wait after the given number of failed attempts (1 for the
 // first): 30 s, then growing by half each time up to 10 minutes, or up to one minute where
 // less than a tenth of the lifetime of the certificate in use is left, because that is worth
@@ -58,7 +61,7 @@ const (
 // spreads certificates that failed together over a further tenth.
 func RetryDelay(attempts int64, lifetime, left time.Duration, jitter float64) time.Duration {
 	longest := LastRetry
-	if lifetime > 0 && left < lifetime/10 {
+	if Urgent(lifetime, left) {
 		longest = UrgentRetry
 	}
 	d := FirstRetry
