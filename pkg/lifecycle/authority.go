@@ -71,6 +71,9 @@ func (a *attempt) issuer(ctx context.Context) (ca *authority, fresh bool, err er
 	if reportErr != nil {
 		return ca, fresh, reportErr
 	}
+	if len(news) == 0 {
+		news = a.o.retold(ca.issuer)
+	}
 	for _, e := range news {
 		a.tell(e)
 	}

@@ -243,8 +243,11 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 	if err != nil {
 		return nil, err
 	}
-	if len(news) == 0 && declared(in) {
-		news = append(news, issuerStands(ca.issuer, in))
+	if len(news) == 0 {
+		news = o.retold(ca.issuer)
+		if declared(in) {
+			news = append(news, issuerStands(ca.issuer, in))
+		}
 	}
 	if ca.issuer.DeletionTimestamp != nil {
 		if err := o.release(ctx, key); err != nil {
@@ -276,6 +279,11 @@ func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, found error)
 	was := meta.FindStatusCondition(ca.issuer.Status.Conditions, model.Ready)
 	issuer.Status.ObservedGeneration, issuer.Status.Inputs = issuer.Generation, ca.versions()
 	set(&issuer.Status.Conditions, ready, issuer.Generation)
+	now := meta.FindStatusCondition(issuer.Status.Conditions, model.Ready)
+	news := was == nil || was.Status != now.Status || was.Reason != now.Reason
+	if news {
+		now.LastTransitionTime = transition(o.now(), was)
+	}
 	if equality.Semantic.DeepEqual(&ca.issuer.Status, &issuer.Status) {
 		return nil, nil
 	}
@@ -283,10 +291,10 @@ func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, found error)
 	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil || (was != nil && was.Status == ready.Status && was.Reason == ready.Reason) {
+	if err != nil || !news {
 		return nil, err
 	}
-	return []event.Event{issuerFact(issuer, ready)}, nil
+	return []event.Event{issuerFact(issuer, *now)}, nil
 }
 
 func issuerFact(issuer *model.CMPIssuer, ready metav1.Condition) event.Event {
@@ -295,8 +303,28 @@ func issuerFact(issuer *model.CMPIssuer, ready metav1.Condition) event.Event {
 		eventType = model.IssuerFailed
 	}
 	e := model.NewEvent(eventType, ledger.IssuerKey(issuer), model.IssuerFact{Reason: ready.Reason, Message: ready.Message, Generation: issuer.Generation})
-	e.SetID(model.DerivedID(eventType, string(issuer.UID), issuer.ResourceVersion))
+	e.SetID(model.DerivedID(eventType, string(issuer.UID), ready.Reason, ready.LastTransitionTime.UTC().Format(time.RFC3339)))
 	return e
+}
+
+// transition is when a condition changed: a whole second that no earlier change has, because the
+// fact of the change is recognised by it.
+func transition(now time.Time, was *metav1.Condition) metav1.Time {
+	now = now.Truncate(time.Second)
+	if was != nil && !now.After(was.LastTransitionTime.Time) {
+		now = was.LastTransitionTime.Add(time.Second)
+	}
+	return metav1.NewTime(now)
+}
+
+// retold is the fact that an issuer's readiness has changed, if that is not long ago: who wrote
+// it into the status may have died before it was published.
+func (o *Obtainer) retold(issuer *model.CMPIssuer) []event.Event {
+	ready := meta.FindStatusCondition(issuer.Status.Conditions, model.Ready)
+	if ready == nil || o.now().Sub(ready.LastTransitionTime.Time) >= announceFor {
+		return nil
+	}
+	return []event.Event{issuerFact(issuer, *ready)}
 }
 
 // dependents asks for every certificate of an issuer that is not ready to be looked at.

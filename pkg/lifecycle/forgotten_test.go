@@ -1,9 +1,11 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -76,4 +78,46 @@ func TestScanTellsOfNearEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who writes an issuer's readiness into its status and dies before telling it leaves that to the
+// next delivery, which tells the same fact; later it is no news any more.
+func TestReadinessIsToldAgain(t *testing.T) {
+	r := newRig(t, nil)
+	r.trustAndBootstrap()
+	in := model.NewEvent(model.IssuerCreated, r.key("ca"), map[string]any{"spec": r.issuer()})
+	look := func() (facts []event.Event) {
+		t.Helper()
+		out, err := r.obtainer(nil).IssuerDeclared(t.Context(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range out {
+			if e.Type() == model.IssuerReady || e.Type() == model.IssuerFailed {
+				facts = append(facts, e)
+			}
+		}
+		return facts
+	}
+	first := look() // and its process dies
+	again := look()
+	if len(first) != 1 || !slices.ContainsFunc(again, func(e event.Event) bool { return e.ID() == first[0].ID() }) {
+		t.Fatalf("got %v and then %v, want the first fact again", first, again)
+	}
+	ids := map[string]bool{}
+	for _, change := range []func(){func() { r.delete("ca-trust") }, func() { r.secret("ca-trust", nil) }, func() { r.delete("ca-trust") }} {
+		r.advance(time.Second)
+		change()
+		for _, e := range look() {
+			if e.Type() == model.IssuerFailed {
+				ids[e.ID()] = true
+			}
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("got %d facts for three changes", len(ids))
+	}
+	r.advance(time.Hour)
+	r.declare(model.ConfigCreated, "identity", identity())
+	r.wantTold(model.IssuerFailed, 0)
 }
