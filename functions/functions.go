@@ -49,6 +49,7 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 			model.RecreationRequested: s.about(o.Enroll),
 			model.IssuerProbe:         s.about(o.Probe),
 			model.IssuerRelease:       s.about(o.Release),
+			model.IssuerCheck:         s.about(o.Check),
 			model.InputChanged:        s.about(o.InputChanged),
 			model.SecretModified:      s.about(o.Enroll),
 			model.SecretDeleted:       s.about(o.Enroll),

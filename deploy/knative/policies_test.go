@@ -17,13 +17,13 @@ import (
 )
 
 // inUse makes an issuer that bears the finalizer, and returns when the policy guards it.
-func inUse(t *testing.T, issuers dynamic.ResourceInterface, kind string) string {
+func inUse(t *testing.T, issuers dynamic.ResourceInterface, kind, finalizer string) string {
 	t.Helper()
 	i := &unstructured.Unstructured{Object: map[string]any{"spec": read(t, goodIssuer)}}
 	i.SetAPIVersion(model.GroupVersion.String())
 	i.SetKind(kind)
 	i.SetGenerateName("ca-")
-	i.SetFinalizers([]string{model.InUseFinalizer})
+	i.SetFinalizers([]string{finalizer})
 	i, err := issuers.Create(t.Context(), i, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -54,12 +54,18 @@ func TestIssuerInUse(t *testing.T) {
 	cluster.ApplyPolicies(t, "policies")
 	client := dynamic.NewForConfigOrDie(cluster.Config())
 	ns := cluster.Namespace(t)
-	for kind, issuers := range map[string]dynamic.ResourceInterface{
-		model.IssuerKind:        client.Resource(model.GroupVersion.WithResource(model.IssuerResource)).Namespace(ns),
-		model.ClusterIssuerKind: client.Resource(model.GroupVersion.WithResource(model.ClusterIssuerResource)),
+	ofCluster := client.Resource(model.GroupVersion.WithResource(model.ClusterIssuerResource))
+	for name, tc := range map[string]struct {
+		kind, finalizer string
+		issuers         dynamic.ResourceInterface
+	}{
+		"issuer":            {model.IssuerKind, model.InUseFinalizer, client.Resource(model.GroupVersion.WithResource(model.IssuerResource)).Namespace(ns)},
+		"of the cluster":    {model.ClusterIssuerKind, model.InUseFinalizer, ofCluster},
+		"by some namespace": {model.ClusterIssuerKind, model.InUseFinalizerOf(ns), ofCluster},
 	} {
-		t.Run(kind, func(t *testing.T) {
-			name := inUse(t, issuers, kind)
+		t.Run(name, func(t *testing.T) {
+			issuers := tc.issuers
+			name := inUse(t, issuers, tc.kind, tc.finalizer)
 			for change, field := range map[string]string{
 				`{"spec":{"server":"http://other.example.com/"}}`:                        "spec.server",
 				`{"spec":{"recipient":"/CN=other"}}`:                                     "spec.recipient",
@@ -104,7 +110,7 @@ func TestIssuerInUseAsKubectlSaysIt(t *testing.T) {
 	ns := cluster.Namespace(t)
 	client := dynamic.NewForConfigOrDie(cluster.Config())
 	issuers := client.Resource(model.GroupVersion.WithResource(model.IssuerResource)).Namespace(ns)
-	name := inUse(t, issuers, model.IssuerKind)
+	name := inUse(t, issuers, model.IssuerKind, model.InUseFinalizer)
 	said := cluster.KubectlRefused(t, "-n", ns, "delete", "cmpissuer", name)
 	if !strings.Contains(said, "is in use and cannot be deleted: delete the certificates that refer to it") {
 		t.Errorf("got %s", said)
@@ -129,7 +135,7 @@ func TestIssuerInUseOfAnEndingNamespace(t *testing.T) {
 	cluster.ApplyPolicies(t, "policies")
 	ns := cluster.Namespace(t)
 	issuers := dynamic.NewForConfigOrDie(cluster.Config()).Resource(model.GroupVersion.WithResource(model.IssuerResource)).Namespace(ns)
-	name := inUse(t, issuers, model.IssuerKind)
+	name := inUse(t, issuers, model.IssuerKind, model.InUseFinalizer)
 	namespaces := kubernetes.NewForConfigOrDie(cluster.Config()).CoreV1().Namespaces()
 	if err := namespaces.Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

@@ -111,11 +111,11 @@ func (s *Store) UpdateIssuerStatus(ctx context.Context, issuer *model.CMPIssuer)
 	return s.updateStatus(ctx, issuerResource(key), issuer, shape(key, issuer))
 }
 
-// KeepIssuer puts [model.InUseFinalizer] on an issuer as it was read, or takes it off;
-// ErrConflict when the object has changed since.
-func (s *Store) KeepIssuer(ctx context.Context, issuer *model.CMPIssuer, used bool) error {
+// KeepIssuer puts a finalizer on an issuer as it was read, or takes it off; ErrConflict when
+// the object has changed since.
+func (s *Store) KeepIssuer(ctx context.Context, issuer *model.CMPIssuer, finalizer string, used bool) error {
 	key := IssuerKey(issuer)
-	return s.finalize(ctx, issuerResource(key), key, issuer, model.InUseFinalizer, used, shape(key, issuer))
+	return s.finalize(ctx, issuerResource(key), key, issuer, finalizer, used, shape(key, issuer))
 }
 
 // KeepCertificate puts [model.CleanUpFinalizer] on a configuration as it was read, or takes

@@ -69,7 +69,7 @@ func (o *Obtainer) IssuerDeclared(ctx context.Context, in event.Event) ([]event.
 
 // refusedIssuer tells a refusal that users of the issuer are the reason of from others.
 func (o *Obtainer) refusedIssuer(ctx context.Context, in event.Event, key types.NamespacedName, err error) ([]event.Event, error) {
-	if !strings.Contains(err.Error(), issuerPolicy) {
+	if !guarded(err) {
 		return refusedConfig(in, key, err)
 	}
 	users, listErr := o.users(ctx, key)
@@ -221,7 +221,7 @@ func settled(current bool, conditions []metav1.Condition, next *metav1.Time, now
 // tidy releases an issuer that nobody uses any more, should that have been missed: its events are
 // replayed whenever an ApiServerSource starts.
 func (o *Obtainer) tidy(ctx context.Context, key types.NamespacedName, i *model.CMPIssuer, in event.Event) error {
-	if in.Type() == model.ResourceAdd && slices.Contains(i.Finalizers, model.InUseFinalizer) {
+	if in.Type() == model.ResourceAdd && o.holds(i) {
 		return o.release(ctx, key)
 	}
 	return nil

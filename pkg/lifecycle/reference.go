@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/ledger"
@@ -76,21 +80,52 @@ func (o *Obtainer) users(ctx context.Context, issuer types.NamespacedName) (name
 // inUse says that an issuer cannot be deleted, or changed in what matters, while certificates
 // refer to it.
 func inUse(in event.Event, key types.NamespacedName, users []string, why string) []event.Event {
-	message := fmt.Sprintf("%s is in use by %s", shown(key), strings.Join(users, ", "))
+	by := strings.Join(users, ", ")
+	if by == "" {
+		by = "certificates of namespaces that are not served here"
+	}
+	message := fmt.Sprintf("%s is in use by %s", shown(key), by)
 	if why != "" {
 		message += ": " + why
 	}
 	return rejected(in, key, model.RejectedFact{Reason: model.ReasonIssuerInUse, Message: bounded(message)})
 }
 
-// issuerPolicy is the ValidatingAdmissionPolicy that guards issuers in use; the API server
-// names it when it refuses.
+// issuerPolicy is the ValidatingAdmissionPolicy that guards issuers in use.
 const issuerPolicy = "certloop-issuers"
+
+// guarded tells whether it was that policy which refused a request. The API server says so by the
+// text of a cause and by nothing else: the reason of a refusal is one of four that every policy
+// may have, and such a cause has neither type nor field.
+func guarded(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && slices.ContainsFunc(causes(status.Status()), func(c metav1.StatusCause) bool {
+		return strings.HasPrefix(c.Message, "ValidatingAdmissionPolicy '"+issuerPolicy+"' ")
+	})
+}
+
+// holding is the finalizer by which an installation keeps an issuer: one of its own where it
+// cannot tell whether others use it too.
+func holding(issuer types.NamespacedName, home string, served []string) string {
+	if issuer.Namespace != "" || len(served) == 0 {
+		return model.InUseFinalizer
+	}
+	return model.InUseFinalizerOf(home)
+}
+
+func (o *Obtainer) holding(issuer types.NamespacedName) string {
+	return holding(issuer, o.Namespace, o.Namespaces)
+}
+
+// holds: this installation keeps the issuer.
+func (o *Obtainer) holds(issuer *model.CMPIssuer) bool {
+	return slices.Contains(issuer.Finalizers, o.holding(ledger.IssuerKey(issuer)))
+}
 
 // hold puts the finalizer on an issuer that is used for the first time. One that is being
 // deleted takes no finalizer any more, and is of no use to who comes now.
 func (o *Obtainer) hold(ctx context.Context, ca *authority) error {
-	if slices.Contains(ca.issuer.Finalizers, model.InUseFinalizer) {
+	if o.holds(ca.issuer) {
 		return nil
 	}
 	key := ledger.IssuerKey(ca.issuer)
@@ -101,7 +136,7 @@ func (o *Obtainer) hold(ctx context.Context, ca *authority) error {
 			return &unmetError{model.ReasonIssuerNotReady, fmt.Sprintf("%s is being deleted: name another issuer", ca)}
 		}
 		if err == nil {
-			err = o.Ledger.KeepIssuer(ctx, issuer, true)
+			err = o.Ledger.KeepIssuer(ctx, issuer, o.holding(key), true)
 		}
 		if !errors.Is(err, ledger.ErrConflict) {
 			return err
@@ -109,14 +144,11 @@ func (o *Obtainer) hold(ctx context.Context, ca *authority) error {
 	}
 }
 
-// release takes the finalizer off an issuer that nobody refers to any more. Where only some
-// namespaces are served nobody can tell that of a CMPClusterIssuer.
+// release takes the finalizer off an issuer that nobody refers to any more in the namespaces
+// that are served.
 func (o *Obtainer) release(ctx context.Context, key types.NamespacedName) error {
-	if key.Namespace == "" && len(o.Namespaces) > 0 {
-		return nil
-	}
 	issuer, err := o.Ledger.Issuer(ctx, key)
-	if err != nil || !slices.Contains(issuer.Finalizers, model.InUseFinalizer) {
+	if err != nil || !o.holds(issuer) {
 		return ignoreGone(err)
 	}
 	users, err := o.users(ctx, key)
@@ -124,5 +156,55 @@ func (o *Obtainer) release(ctx context.Context, key types.NamespacedName) error 
 		return err
 	}
 	o.known.forget(key)
-	return ignoreGone(o.Ledger.KeepIssuer(ctx, issuer, false))
+	return ignoreGone(o.Ledger.KeepIssuer(ctx, issuer, o.holding(key), false))
+}
+
+// Check handles issuer.check: it looks again at an issuer that was missed, and lets it go when
+// nobody refers to it any more.
+func (o *Obtainer) Check(ctx context.Context, in event.Event) ([]event.Event, error) {
+	key, err := model.ObjectOf(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.release(ctx, key); err != nil {
+		return nil, err
+	}
+	return o.issuerChanged(ctx, key, in)
+}
+
+// users are the issuers that a sweep has found in use. They are remembered by one process from
+// page to page: who goes on with the sweep of another finds some unused that are not, and asks
+// for a look at them that changes nothing.
+type users struct {
+	mu    sync.Mutex
+	sweep string
+	of    map[types.NamespacedName]bool
+}
+
+func (u *users) add(sweep string, issuer types.NamespacedName) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.of == nil || u.sweep != sweep {
+		u.sweep, u.of = sweep, map[types.NamespacedName]bool{}
+	}
+	u.of[issuer] = true
+}
+
+func (u *users) has(sweep string, issuer types.NamespacedName) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sweep == sweep && u.of[issuer]
+}
+
+// check asks for a look at an issuer that is kept although nobody was found to use it, or that
+// was not looked at since it changed.
+func (p *page) check(i *model.CMPIssuer) {
+	key := ledger.IssuerKey(i)
+	unused := slices.Contains(i.Finalizers, holding(key, p.w.Namespace, p.w.Namespaces)) && !p.w.users.has(p.work.Sweep, key)
+	if !unused && i.Status.ObservedGeneration == i.Generation {
+		return
+	}
+	e := model.NewEvent(model.IssuerCheck, key, nil)
+	e.SetID(model.DerivedID(model.IssuerCheck, string(i.UID), p.now.Truncate(announceFor).Format(time.RFC3339)))
+	p.out = append(p.out, model.Follow(p.in, e))
 }

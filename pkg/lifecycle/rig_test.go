@@ -244,7 +244,7 @@ func (r *rig) handle(o *lifecycle.Obtainer, in event.Event) ([]event.Event, erro
 	handlers := map[string]func(context.Context, event.Event) ([]event.Event, error){
 		model.ConfigCreated: o.ConfigDeclared, model.ConfigUpdated: o.ConfigDeclared, model.ConfigDeleted: o.ConfigWithdrawn,
 		model.IssuerCreated: o.IssuerDeclared, model.IssuerUpdated: o.IssuerDeclared, model.IssuerDeleted: o.IssuerWithdrawn,
-		model.IssuerProbe: o.Probe, model.IssuerRelease: o.Release,
+		model.IssuerProbe: o.Probe, model.IssuerRelease: o.Release, model.IssuerCheck: o.Check,
 		model.EnrollmentRequested: o.Enroll, model.RecreationRequested: o.Enroll, model.SecretModified: o.Enroll, model.SecretDeleted: o.Enroll,
 		model.InputChanged:        o.InputChanged,
 		model.CertificateExpiring: o.Renew, model.CertificateExpired: o.Renew, model.RenewalRequested: o.Renew, model.RevocationRequested: o.Renew,

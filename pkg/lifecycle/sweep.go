@@ -82,6 +82,7 @@ func (p *page) namespace() string { return p.all[p.work.Namespace] }
 
 // visit looks at one certificate and its outputs.
 func (p *page) visit(ctx context.Context, c *model.CMPCertificate) error {
+	p.w.users.add(p.work.Sweep, issuerKey(c))
 	if err := p.look(c); err != nil || c.Spec.Paused || c.DeletionTimestamp != nil {
 		return err
 	}
@@ -120,9 +121,11 @@ func (p *page) unchanged(ctx context.Context, c *model.CMPCertificate) (bool, er
 	return true, nil
 }
 
-// inputs looks at what the issuers of a namespace name.
+// inputs looks at the issuers of a namespace and at what they name, and in the end at those of
+// the cluster.
 func (p *page) inputs(ctx context.Context) error {
 	visit := func(i *model.CMPIssuer) error {
+		p.check(i)
 		home := i.Namespace
 		if home == "" {
 			home = p.w.Namespace
@@ -138,7 +141,7 @@ func (p *page) inputs(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := p.w.Ledger.Issuers(ctx, p.namespace(), visit); err != nil || p.w.Namespace == "" || p.work.Namespace > 0 {
+	if err := p.w.Ledger.Issuers(ctx, p.namespace(), visit); err != nil || p.w.Namespace == "" || p.work.Namespace < len(p.all)-1 {
 		return err
 	}
 	return p.w.Ledger.ClusterIssuers(ctx, visit)

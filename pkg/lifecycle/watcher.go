@@ -28,6 +28,7 @@ type Watcher struct {
 	Now func() time.Time
 
 	memory sweepMemory
+	users  users
 }
 
 func (w *Watcher) now() time.Time {

@@ -44,6 +44,7 @@ const (
 	RevocationRequested = "io.certloop.revocation.requested.v1"
 	IssuerProbe         = "io.certloop.issuer.probe.v1"
 	IssuerRelease       = "io.certloop.issuer.release.v1"
+	IssuerCheck         = "io.certloop.issuer.check.v1"
 	InputChanged        = "io.certloop.input.changed.v1"
 	SweepContinued      = "io.certloop.sweep.continued.v1"
 
@@ -116,6 +117,7 @@ func Kinds() []Kind {
 		{InputChanged, []Verb{Enroll}, true, "A Secret that an issuer names has changed, appeared or gone."},
 		{IssuerProbe, []Verb{Enroll}, false, "An issuer did not answer: let one certificate try it. No data."},
 		{IssuerRelease, []Verb{Enroll}, false, "An issuer answers again: let go the next certificates that wait for it, nearest expiry first. Data: who was let go last."},
+		{IssuerCheck, []Verb{Enroll}, false, "A sweep found an issuer that was not looked at since it changed, or that nobody seems to use any more: look at it. No data."},
 		{ConfigApplied, nil, true, "A configuration was applied; the data say what the change leads to, before it happens."},
 		{ConfigRejected, nil, true, "A configuration was refused; the data say why."},
 		{IssuerReady, nil, true, "An issuer can be used."},

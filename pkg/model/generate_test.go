@@ -309,7 +309,7 @@ func message(k Kind) object {
 
 // Every type that certloop itself sends has a payload, or is one of those without.
 func TestPayloads(t *testing.T) {
-	none := []string{ConfigDeleted, IssuerDeleted, ResourceAdd, ResourceUpdate, ResourceDelete, Ping, IssuerProbe}
+	none := []string{ConfigDeleted, IssuerDeleted, ResourceAdd, ResourceUpdate, ResourceDelete, Ping, IssuerProbe, IssuerCheck}
 	for _, k := range Kinds() {
 		if data, _ := Payload(k.Type); (data == nil) != slices.Contains(none, k.Type) {
 			t.Errorf("%s: got payload %T", k.Type, data)

@@ -395,3 +395,8 @@ type Circuit struct {
 // InUseFinalizer keeps an issuer that certificates refer to. While an issuer bears it,
 // the ValidatingAdmissionPolicy certloop-issuers refuses to delete it and to change what matters in it.
 const InUseFinalizer = "certloop.io/in-use"
+
+// InUseFinalizerOf is the finalizer by which an installation that serves only some namespaces
+// keeps a CMPClusterIssuer: others may use it too, of which it knows nothing, so that each of
+// them has its own. home is the installation's own namespace.
+func InUseFinalizerOf(home string) string { return home + "." + InUseFinalizer }

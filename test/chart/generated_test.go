@@ -197,10 +197,6 @@ func TestRightsFollowTheREADMEs(t *testing.T) {
 		for _, rule := range functiontest.Rights(t, filepath.Join(root, "functions", f.Name, "README.md")) {
 			own.add(rule)
 		}
-		// An event is about an object of a namespace: only people make CMPClusterIssuers.
-		for _, verb := range []string{"create", "delete"} {
-			delete(own[model.ClusterIssuerResource], verb)
-		}
 		if own.has("secrets") && own.has(model.CertificateResource+"/status") {
 			// Who makes a record is its owner's servant: clusters that check who may block the
 			// deletion of an owner ask for this.
