@@ -31,6 +31,7 @@ import (
 const (
 	openAfter      = 3                // failures in a row, as one process has seen them
 	probeInterval  = 30 * time.Second // between probes
+	probesInARow   = 10               // by one certificate
 	releasedAtOnce = 500              // alarms set for one event
 )
 
@@ -250,17 +251,59 @@ func (o *Obtainer) Probe(ctx context.Context, in event.Event) (out []event.Event
 // probe asks for the probe whose slot was claimed. Where nobody waits nobody probes: who comes
 // next finds the slot free.
 func (o *Obtainer) probe(ctx context.Context, issuer *model.CMPIssuer) ([]event.Event, error) {
-	waiting, err := o.waiting(ctx, ledger.IssuerKey(issuer))
-	if err != nil || len(waiting) == 0 {
+	prober, err := o.prober(ctx, issuer)
+	if err != nil || prober == nil {
 		return nil, err
 	}
 	c := issuer.Status.Circuit
-	first := waiting[0].work(model.WorkProbe, issuer.UID, c.NextProbe.UTC().Format(time.RFC3339))
-	out := []event.Event{first, probeAt(ledger.IssuerKey(issuer), c.NextProbe.Time)}
+	ask := prober.work(model.WorkProbe, issuer.UID, c.NextProbe.UTC().Format(time.RFC3339))
+	out := []event.Event{ask, probeAt(ledger.IssuerKey(issuer), c.NextProbe.Time)}
 	if o.now().Sub(c.OpenedAt.Time) < announceFor {
 		out = append(out, unavailable(issuer)) // in case who opened it died
 	}
 	return out, nil
+}
+
+// prober is who probes for all, nil when nobody waits: the same certificate as before, so that
+// not everybody is looked at every 30 s; but only some times in a row, since it may be the only
+// one that the CA has no answer for.
+func (o *Obtainer) prober(ctx context.Context, issuer *model.CMPIssuer) (*waiter, error) {
+	c, key := issuer.Status.Circuit, ledger.IssuerKey(issuer)
+	if c.Failures%probesInARow != 0 {
+		if w, err := o.waits(ctx, c.Prober, key); w != nil || err != nil {
+			return w, err
+		}
+	}
+	waiting, err := o.waiting(ctx, key)
+	if err != nil || len(waiting) == 0 {
+		return nil, err
+	}
+	w := &waiting[c.Failures/probesInARow%int64(len(waiting))]
+	_, err = o.swapCircuit(ctx, key, func(c *model.Circuit) *model.Circuit {
+		if c == nil || c.Prober == w.name() {
+			return c
+		}
+		next := *c
+		next.Prober = w.name()
+		return &next
+	})
+	return w, err
+}
+
+// waits reads a certificate that waited for an issuer; nil when it does so no more.
+func (o *Obtainer) waits(ctx context.Context, name string, issuer types.NamespacedName) (*waiter, error) {
+	namespace, name, ok := strings.Cut(name, "/")
+	if !ok {
+		return nil, nil
+	}
+	c, err := o.Ledger.Certificate(ctx, types.NamespacedName{Namespace: namespace, Name: name})
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil || issuerKey(c) != issuer {
+		return nil, err
+	}
+	return waiterOf(c), nil
 }
 
 // waiter is a certificate that waits for its CA.
@@ -269,6 +312,20 @@ type waiter struct {
 	uid     types.UID
 	renewal bool
 }
+
+// waiterOf is nil when c does not wait for its CA.
+func waiterOf(c *model.CMPCertificate) *waiter {
+	if reason := waitsFor(c); reason != model.ReasonCircuitOpen && reason != model.ReasonCAUnreachable {
+		return nil
+	}
+	return &waiter{
+		model.Waiting{NotAfter: c.Status.NotAfter, Created: c.CreationTimestamp, Namespace: c.Namespace, Name: c.Name},
+		c.UID, meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready),
+	}
+}
+
+// name is its namespace and name.
+func (w *waiter) name() string { return w.Namespace + "/" + w.Name }
 
 // work asks for it to be looked at, as the same event for the same occasion.
 func (w *waiter) work(reason string, occasion ...any) event.Event {
@@ -284,11 +341,8 @@ func (w *waiter) work(reason string, occasion ...any) event.Event {
 // waiting lists the certificates that wait for an issuer, in the order in which they are let go.
 func (o *Obtainer) waiting(ctx context.Context, issuer types.NamespacedName) (all []waiter, err error) {
 	err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
-		if reason := waitsFor(c); reason == model.ReasonCircuitOpen || reason == model.ReasonCAUnreachable {
-			all = append(all, waiter{
-				model.Waiting{NotAfter: c.Status.NotAfter, Created: c.CreationTimestamp, Namespace: c.Namespace, Name: c.Name},
-				c.UID, meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready),
-			})
+		if w := waiterOf(c); w != nil {
+			all = append(all, *w)
 		}
 		return nil
 	})

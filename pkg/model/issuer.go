@@ -390,6 +390,9 @@ type Circuit struct {
 	// answeredAt is when the CA answered again. From then on what waits is let go, nearest expiry first.
 	// +optional
 	AnsweredAt *metav1.Time `json:"answeredAt,omitempty"`
+	// prober is the certificate that tries the CA, as namespace/name; another one takes turns with it after some probes.
+	// +optional
+	Prober string `json:"prober,omitempty"`
 }
 
 // InUseFinalizer keeps an issuer that certificates refer to. While an issuer bears it,
