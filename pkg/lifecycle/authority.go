@@ -67,12 +67,9 @@ func (a *attempt) issuer(ctx context.Context) (ca *authority, fresh bool, err er
 	if !fresh || ca == nil {
 		return ca, fresh, err
 	}
-	news, reportErr := a.o.reportIssuer(ctx, ca, err)
+	news, reportErr := a.o.reportIssuer(ctx, ca, a.in, err)
 	if reportErr != nil {
 		return ca, fresh, reportErr
-	}
-	if len(news) == 0 {
-		news = a.o.retold(ca.issuer)
 	}
 	for _, e := range news {
 		a.tell(e)

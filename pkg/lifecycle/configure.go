@@ -239,15 +239,12 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 	if ca == nil {
 		return nil, err
 	}
-	news, err := o.reportIssuer(ctx, ca, err)
+	news, err := o.reportIssuer(ctx, ca, in, err)
 	if err != nil {
 		return nil, err
 	}
-	if len(news) == 0 {
-		news = o.retold(ca.issuer)
-		if declared(in) {
-			news = append(news, issuerStands(ca.issuer, in))
-		}
+	if len(news) == 0 && declared(in) {
+		news = append(news, issuerStands(ca.issuer, in))
 	}
 	if ca.issuer.DeletionTimestamp != nil {
 		if err := o.release(ctx, key); err != nil {
@@ -263,7 +260,9 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 
 // reportIssuer writes what was found about an issuer into its status, and gives the fact
 // that its readiness has changed. Losing a race for the status is no harm: the next look reports again.
-func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, found error) ([]event.Event, error) {
+// Who wrote the status may have died before the fact was published, so that the same event, delivered
+// once more, brings the same fact once more.
+func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, in event.Event, found error) ([]event.Event, error) {
 	if found == nil {
 		found = ca.usable()
 	}
@@ -275,24 +274,25 @@ func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, found error)
 	case found != nil:
 		return nil, found
 	}
-	issuer := ca.issuer.DeepCopy()
+	issuer, cause := ca.issuer.DeepCopy(), model.DerivedID(in.Source(), in.ID())
 	was := meta.FindStatusCondition(ca.issuer.Status.Conditions, model.Ready)
 	issuer.Status.ObservedGeneration, issuer.Status.Inputs = issuer.Generation, ca.versions()
 	set(&issuer.Status.Conditions, ready, issuer.Generation)
 	now := meta.FindStatusCondition(issuer.Status.Conditions, model.Ready)
-	news := was == nil || was.Status != now.Status || was.Reason != now.Reason
-	if news {
-		now.LastTransitionTime = transition(o.now(), was)
+	if was == nil || was.Status != now.Status || was.Reason != now.Reason {
+		now.LastTransitionTime, issuer.Status.ReadyCause = transition(o.now(), was), cause
 	}
-	if equality.Semantic.DeepEqual(&ca.issuer.Status, &issuer.Status) {
+	if !equality.Semantic.DeepEqual(&ca.issuer.Status, &issuer.Status) {
+		err := o.Ledger.UpdateIssuerStatus(ctx, issuer)
+		if errors.Is(err, ledger.ErrConflict) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, ignoreGone(err)
+		}
+	}
+	if issuer.Status.ReadyCause != cause {
 		return nil, nil
-	}
-	err := o.Ledger.UpdateIssuerStatus(ctx, issuer)
-	if errors.Is(err, ledger.ErrConflict) || errors.Is(err, ledger.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil || !news {
-		return nil, err
 	}
 	return []event.Event{issuerFact(issuer, *now)}, nil
 }
@@ -315,16 +315,6 @@ func transition(now time.Time, was *metav1.Condition) metav1.Time {
 		now = was.LastTransitionTime.Add(time.Second)
 	}
 	return metav1.NewTime(now)
-}
-
-// retold is the fact that an issuer's readiness has changed, if that is not long ago: who wrote
-// it into the status may have died before it was published.
-func (o *Obtainer) retold(issuer *model.CMPIssuer) []event.Event {
-	ready := meta.FindStatusCondition(issuer.Status.Conditions, model.Ready)
-	if ready == nil || o.now().Sub(ready.LastTransitionTime.Time) >= announceFor {
-		return nil
-	}
-	return []event.Event{issuerFact(issuer, *ready)}
 }
 
 // dependents asks for every certificate of an issuer that is not ready to be looked at.

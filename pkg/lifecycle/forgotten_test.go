@@ -193,7 +193,7 @@ func TestScanTellsOfNearEnds(t *testing.T) {
 }
 
 // Who writes an issuer's readiness into its status and dies before telling it leaves that to the
-// next delivery, which tells the same fact; later it is no news any more.
+// next delivery of the same event, which tells the same fact; to others it is no news.
 func TestReadinessIsToldAgain(t *testing.T) {
 	r := newRig(t, nil)
 	r.trustAndBootstrap()
@@ -213,7 +213,7 @@ func TestReadinessIsToldAgain(t *testing.T) {
 	}
 	first := look() // and its process dies
 	again := look()
-	if len(first) != 1 || !slices.ContainsFunc(again, func(e event.Event) bool { return e.ID() == first[0].ID() }) {
+	if len(first) != 1 || len(again) != 1 || again[0].ID() != first[0].ID() {
 		t.Fatalf("got %v and then %v, want the first fact again", first, again)
 	}
 	ids := map[string]bool{}
@@ -229,7 +229,6 @@ func TestReadinessIsToldAgain(t *testing.T) {
 	if len(ids) != 3 {
 		t.Errorf("got %d facts for three changes", len(ids))
 	}
-	r.advance(time.Hour)
 	r.declare(model.ConfigCreated, "identity", identity())
 	r.wantTold(model.IssuerFailed, 0)
 }

@@ -374,6 +374,9 @@ type CMPIssuerStatus struct {
 	// inputs are the resourceVersions of the Secrets the issuer names, when they were last read, by name.
 	// +optional
 	Inputs map[string]string `json:"inputs,omitempty"`
+	// readyCause identifies the event that brought about the condition Ready as it is. Delivered again it tells of it again.
+	// +optional
+	ReadyCause string `json:"readyCause,omitempty"`
 }
 
 // Circuit is the state of a circuit breaker that is open, or was until now.
