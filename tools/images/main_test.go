@@ -37,11 +37,11 @@ func build(t *testing.T) string {
 }
 
 // layouts runs the command and returns its output and the directory of the layouts.
-func layouts(t *testing.T, program string) (string, string) {
+func layouts(t *testing.T, programs ...string) (string, string) {
 	t.Helper()
 	dir := t.TempDir()
 	var out bytes.Buffer
-	if err := run([]string{"-out", dir, "-tag", "v1", program}, &out); err != nil {
+	if err := run(append([]string{"-out", dir, "-tag", "v1"}, programs...), &out); err != nil {
 		t.Fatal(err)
 	}
 	return out.String(), dir
@@ -74,6 +74,62 @@ func TestReproducible(t *testing.T) {
 	if a := files(t, first); len(a) < 8 || !maps.Equal(a, files(t, second)) {
 		t.Errorf("the %d files of two builds differ", len(a))
 	}
+}
+
+// product compiles certloop and a function as `make images` does, out of a directory of sources.
+func product(t *testing.T, sources string) (programs []string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"cmd/certloop", "functions/enroll"} {
+		path := filepath.Join(dir, filepath.Base(name))
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./"+name)
+		cmd.Dir, cmd.Env = sources, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		programs = append(programs, path)
+	}
+	return programs
+}
+
+// sources copies what the product is made of to another place.
+func sources(t *testing.T, root string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"cmd", "functions", "pkg", "deploy"} {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(root, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The images of the product are the same, to the digest and every byte of the layouts, whoever
+// builds them where.
+func TestProductIsReproducible(t *testing.T) {
+	const root = "../.."
+	said, first := layouts(t, product(t, root)...)
+	again, second := layouts(t, product(t, sources(t, root))...)
+	if said != again || strings.Count(said, "sha256:") != 2 {
+		t.Errorf("first\n%sthen\n%s", said, again)
+	}
+	if a := files(t, first); len(a) < 16 || !maps.Equal(a, files(t, second)) {
+		t.Errorf("the %d files of two builds differ", len(a))
+	}
+	index := "/enroll/index.json"
+	if a, b := files(t, first)[index], files(t, second)[index]; a == "" || a != b {
+		t.Errorf("the indexes differ:\n%s\n%s", a, b)
+	}
+	t.Logf("both times\n%s", said)
 }
 
 // images are the program's and its SBOM's.
