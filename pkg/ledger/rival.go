@@ -7,6 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/certloop/certloop/pkg/model"
 )
 
@@ -30,23 +34,48 @@ func partFields() []string {
 // Rivals finds the other configurations of the namespace that name a Secret of the output
 // of cert. It costs one list for each of these Secrets, and four more where outputs in the
 // namespace have parts in Secrets of their own.
-func (s *Store) Rivals(ctx context.Context, cert *model.CMPCertificate) (rivals []Rival, err error) {
+func (s *Store) Rivals(ctx context.Context, cert *model.CMPCertificate) ([]Rival, error) {
+	_, rivals, err := s.naming(ctx, cert)
+	return rivals, err
+}
+
+// Among reads a configuration that somebody has shown together with its rivals, because the
+// lists that find these hold it as well. It is nil where it is gone, or its output has changed
+// since: then it must be read by its name.
+func (s *Store) Among(ctx context.Context, shown *model.CMPCertificate) (*model.CMPCertificate, []Rival, error) {
+	for _, name := range shown.Spec.Output.SecretNames() {
+		if len(validation.IsDNS1123Subdomain(name)) > 0 {
+			return nil, nil, nil // nobody has such an output
+		}
+	}
+	cert, rivals, err := s.naming(ctx, shown)
+	if cert == nil || !equality.Semantic.DeepEqual(cert.Spec.Output, shown.Spec.Output) {
+		return nil, nil, err
+	}
+	return cert, rivals, err
+}
+
+// naming finds the configurations that name a Secret of the output of cert: cert itself, as it is
+// now, nil when it is not one of them, and the others.
+func (s *Store) naming(ctx context.Context, cert *model.CMPCertificate) (own *model.CMPCertificate, rivals []Rival, err error) {
 	fields, err := s.outputFields(ctx, cert.Namespace, cert.Spec.Output.HasParts())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, name := range cert.Spec.Output.SecretNames() {
-		err := s.naming(ctx, cert.Namespace, fields, name, func(c *model.CMPCertificate) error {
-			if c.UID != cert.UID {
+		err := s.outputsTo(ctx, cert.Namespace, fields, name, func(c *model.CMPCertificate) error {
+			if c.UID == cert.UID {
+				own = c
+			} else {
 				rivals = append(rivals, Rival{c, name})
 			}
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return rivals, nil
+	return own, rivals, nil
 }
 
 // CertificatesOf visits the configurations that name a Secret as a part of their output.
@@ -55,12 +84,12 @@ func (s *Store) CertificatesOf(ctx context.Context, namespace, secret string, vi
 	if err != nil {
 		return err
 	}
-	return s.naming(ctx, namespace, fields, secret, visit)
+	return s.outputsTo(ctx, namespace, fields, secret, visit)
 }
 
-// naming visits, once, every configuration one of whose fields names a Secret that its
+// outputsTo visits, once, every configuration one of whose fields names a Secret that its
 // output goes to.
-func (s *Store) naming(ctx context.Context, namespace string, fields []string, secret string, visit func(*model.CMPCertificate) error) error {
+func (s *Store) outputsTo(ctx context.Context, namespace string, fields []string, secret string, visit func(*model.CMPCertificate) error) error {
 	seen := map[string]bool{}
 	for _, field := range fields {
 		err := s.certificates(ctx, namespace, field+"="+secret, func(c *model.CMPCertificate) error {
@@ -84,6 +113,8 @@ const partsMemory = 10 * time.Second
 
 // namespacesWithoutParts remembers where no output has parts in Secrets of their own.
 type namespacesWithoutParts struct {
+	asking singleflight.Group // by namespace
+
 	mu    sync.Mutex
 	until map[string]time.Time
 }
@@ -122,15 +153,26 @@ func (s *Store) outputFields(ctx context.Context, namespace string, parts bool) 
 	if s.partless.has(namespace) {
 		return all[:1], nil
 	}
+	// Who waits for somebody else's question gets its answer, or its error.
+	found, err, _ := s.partless.asking.Do(namespace, func() (any, error) { return s.hasParts(ctx, namespace) })
+	if err != nil || found == true {
+		return all, err
+	}
+	return all[:1], nil
+}
+
+// hasParts asks whether an output of a namespace has parts in Secrets of their own, and remembers
+// it where none has.
+func (s *Store) hasParts(ctx context.Context, namespace string) (bool, error) {
 	for _, field := range partFields() {
 		err := s.certificates(ctx, namespace, field+"!=", func(*model.CMPCertificate) error { return errFound })
 		if errors.Is(err, errFound) {
-			return all, nil
+			return true, nil
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 	}
 	s.partless.set(namespace, true)
-	return all[:1], nil
+	return false, nil
 }

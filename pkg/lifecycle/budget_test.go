@@ -28,7 +28,8 @@ func refusal(code int32, reason metav1.StatusReason) *http.Response {
 }
 
 // A first enrollment costs the API server at most five writes, refused ones aside of which there
-// are next to none, and two reads; what the watch then tells of our own writes costs one, of metadata.
+// are next to none, and one read; what the watch then tells of our own writes costs one more, of
+// metadata, where the source does not keep it to itself.
 func TestBudget(t *testing.T) {
 	const n = 50
 	r := newRig(t, nil)
@@ -70,8 +71,8 @@ func TestBudget(t *testing.T) {
 	echo := q.count(func(string) bool { return true })
 	t.Logf("for each of %d certificates: %.2f writes, %.2f reads, %.2f refused; echo %.2f", n, float64(writes)/n, float64(reads)/n, float64(refused)/n, float64(echo)/n)
 	const shared = 10 // requests for what all of them have in common: the issuer, what it names, the namespace
-	if writes > 5*n+shared || reads > 2*n+shared || refused*20 > n || echo > n {
-		t.Errorf("want at most 5 writes, 2 reads, 0.05 refused and 1 read of the echo")
+	if writes > 5*n+shared || reads > n+shared || refused*20 > n || echo > n {
+		t.Errorf("want at most 5 writes, 1 read, 0.05 refused and 1 read of the echo")
 	}
 	for i := range n {
 		r.wantReady(fmt.Sprintf("web-%02d", i), true)
@@ -176,7 +177,8 @@ func (r *rig) faulty(q *requests, name string, times int, visible bool, fault fu
 	}
 }
 
-// writesOutput tells a write of an output from one of a record.
+// writesOutput tells a write of an output from one of a record, whose name differs, by the role it
+// writes down; in protobuf a text stands as it is.
 func writesOutput(req *http.Request) bool {
 	body, err := req.GetBody()
 	if err != nil {
@@ -184,5 +186,5 @@ func writesOutput(req *http.Request) bool {
 	}
 	defer func() { _ = body.Close() }()
 	text, err := io.ReadAll(body)
-	return err == nil && strings.Contains(string(text), `"certloop.io/role":"output"`)
+	return err == nil && regexp.MustCompile(`certloop\.io/role[^a-z]+output`).Match(text)
 }

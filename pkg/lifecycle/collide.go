@@ -43,7 +43,7 @@ func (a *attempt) taken(ctx context.Context) (bool, error) {
 	if st.ObservedGeneration == a.cert.Generation && !refusedFor(st, model.ReasonOutputTaken) {
 		return false, nil
 	}
-	rivals, err := a.o.Ledger.Rivals(ctx, a.cert)
+	rivals, err := a.rivals(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -53,6 +53,13 @@ func (a *attempt) taken(ctx context.Context) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+func (a *attempt) rivals(ctx context.Context) ([]ledger.Rival, error) {
+	if a.seen.listed {
+		return a.seen.rivals, nil
+	}
+	return a.o.Ledger.Rivals(ctx, a.cert)
 }
 
 func refusedFor(st *model.CMPCertificateStatus, reason string) bool {

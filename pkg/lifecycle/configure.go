@@ -27,10 +27,11 @@ func (o *Obtainer) ConfigDeclared(ctx context.Context, in event.Event) ([]event.
 	if err != nil {
 		return nil, err
 	}
-	if _, err := o.Ledger.ApplyCertificate(ctx, key, c.Spec); err != nil {
+	applied, err := o.Ledger.ApplyCertificate(ctx, key, c.Spec)
+	if err != nil {
 		return refusedConfig(in, key, err)
 	}
-	return o.obtain(ctx, key, ledger.ForEnrollment, in)
+	return o.obtainFor(ctx, sight{cert: applied}, key, ledger.ForEnrollment, in)
 }
 
 // ConfigWithdrawn deletes the configuration of config.deleted, and carries out its
@@ -183,25 +184,13 @@ func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event,
 	}
 	switch kind, _ := in.Extensions()["kind"].(string); kind {
 	case model.CertificateKind:
-		if in.Type() == model.ResourceDelete {
-			var c model.CMPCertificate
-			if in.DataAs(&c) != nil || c.Spec.IssuerRef.Name == "" {
-				return nil, nil //nolint:nilerr // its record goes with it, by its owner reference
-			}
-			c.Namespace, c.Name = key.Namespace, key.Name
-			return nil, o.release(ctx, issuerKey(&c))
-		}
-		var c model.CMPCertificate
-		if in.DataAs(&c) == nil && c.DeletionTimestamp == nil && len(annotated(&c)) == 0 && settled(c.Status.ObservedGeneration == c.Generation, c.Status.Conditions, c.Status.NextAttempt, o.now()) {
-			return nil, nil
-		}
-		return o.obtain(ctx, key, ledger.ForEnrollment, in)
+		return o.certificateObserved(ctx, key, in)
 	case model.IssuerKind, model.ClusterIssuerKind:
 		var i model.CMPIssuer
 		if in.Type() == model.ResourceDelete {
 			return nil, nil // who refers to it finds out
 		}
-		if in.DataAs(&i) == nil && i.Generation != 0 && i.Status.ObservedGeneration == i.Generation {
+		if in.DataAs(&i) == nil && IssuerAtRest(&i) {
 			return nil, o.tidy(ctx, key, &i, in)
 		}
 		return o.issuerChanged(ctx, key, in)
@@ -210,12 +199,35 @@ func (o *Obtainer) Observed(ctx context.Context, in event.Event) ([]event.Event,
 	}
 }
 
-// settled: the object as the event shows it says itself that there is nothing to do
-// now. Most of these events are the echo of our own status.
-func settled(current bool, conditions []metav1.Condition, next *metav1.Time, now time.Time) bool {
-	waits := next != nil && next.After(now)
-	ready := meta.IsStatusConditionTrue(conditions, model.Ready) && !meta.IsStatusConditionTrue(conditions, model.Reconciling)
-	return current && (waits || ready || meta.IsStatusConditionTrue(conditions, model.Stalled))
+func (o *Obtainer) certificateObserved(ctx context.Context, key types.NamespacedName, in event.Event) ([]event.Event, error) {
+	var c model.CMPCertificate
+	shown := in.DataAs(&c) == nil
+	c.Namespace, c.Name = key.Namespace, key.Name
+	switch {
+	case in.Type() == model.ResourceDelete && c.Spec.IssuerRef.Name == "":
+		return nil, nil // its record goes with it, by its owner reference
+	case in.Type() == model.ResourceDelete:
+		return nil, o.release(ctx, issuerKey(&c))
+	case !shown:
+		return o.obtain(ctx, key, ledger.ForEnrollment, in)
+	case AtRest(&c, o.now()):
+		return nil, nil
+	}
+	seen, err := o.firstSight(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	return o.obtainFor(ctx, seen, key, ledger.ForEnrollment, in)
+}
+
+// firstSight reads a configuration that is new to us by the lists that find its rivals, which are to be
+// made anyway.
+func (o *Obtainer) firstSight(ctx context.Context, shown *model.CMPCertificate) (sight, error) {
+	if shown.Status.ObservedGeneration != 0 || shown.DeletionTimestamp != nil {
+		return sight{}, nil
+	}
+	cert, rivals, err := o.Ledger.Among(ctx, shown)
+	return sight{cert: cert, rivals: rivals, listed: cert != nil}, err
 }
 
 // tidy releases an issuer that nobody uses any more, should that have been missed: its events are

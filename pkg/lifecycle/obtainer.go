@@ -89,10 +89,24 @@ const looks = 3
 // obtain makes one attempt for one certificate. Who loses a race looks again at once,
 // and mostly finds somebody at work.
 func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
+	return o.obtainFor(ctx, sight{}, key, purpose, in)
+}
+
+// sight is what the API server has just told: a configuration, nil when it is still to be read, and
+// perhaps its rivals.
+type sight struct {
+	cert   *model.CMPCertificate
+	rivals []ledger.Rival
+	listed bool // the rivals are these and no others
+}
+
+// obtainFor is obtain for who has read the configuration already.
+func (o *Obtainer) obtainFor(ctx context.Context, seen sight, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
 	for look := range looks {
-		if out, err = o.attempt(ctx, key, purpose, in, look > 0); !errors.Is(err, ledger.ErrConflict) {
+		if out, err = o.attempt(ctx, seen, key, purpose, in, look > 0); !errors.Is(err, ledger.ErrConflict) {
 			break
 		}
+		seen = sight{}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
@@ -100,15 +114,18 @@ func (o *Obtainer) obtain(ctx context.Context, key types.NamespacedName, purpose
 	return out, nil
 }
 
-func (o *Obtainer) attempt(ctx context.Context, key types.NamespacedName, purpose string, in event.Event, again bool) ([]event.Event, error) {
-	cert, err := o.Ledger.Certificate(ctx, key)
+func (o *Obtainer) attempt(ctx context.Context, seen sight, key types.NamespacedName, purpose string, in event.Event, again bool) (_ []event.Event, err error) {
+	cert := seen.cert
+	if cert == nil {
+		cert, err = o.Ledger.Certificate(ctx, key)
+	}
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, nil // withdrawn: its record goes with it, its output stays
 	}
 	if err != nil {
 		return nil, err
 	}
-	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec), again: again}
+	a := &attempt{o: o, key: key, in: in, cert: cert, purpose: purpose, work: workOf(in), config: configDigest(cert.Spec), again: again, seen: seen}
 	was := cert.Status.DeepCopy()
 	act := a.run
 	if cert.DeletionTimestamp != nil {
@@ -152,6 +169,7 @@ type attempt struct {
 	config   string
 	facts    []event.Event
 	again    bool           // it is not the first look: somebody wrote meanwhile
+	seen     sight          // what was known before
 	found    ledger.Outputs // the output as it was read or written last; nil before
 	withheld bool           // what is in use cannot be delivered
 	unread   bool           // found was not read, because there should be none
