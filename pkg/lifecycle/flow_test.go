@@ -25,11 +25,17 @@ import (
 // ApiServerSource would show it.
 func (r *rig) patch(name, body string) {
 	r.t.Helper()
+	r.patchUnseen(name, body)
+	r.see(name)
+}
+
+// patchUnseen changes a configuration while nobody watches.
+func (r *rig) patchUnseen(name, body string) {
+	r.t.Helper()
 	resource := r.dynamic.Resource(model.GroupVersion.WithResource(model.CertificateResource)).Namespace(r.ns)
 	if _, err := resource.Patch(r.t.Context(), name, types.MergePatchType, []byte(body), metav1.PatchOptions{FieldManager: "kubectl"}); err != nil {
 		r.t.Fatal(err)
 	}
-	r.see(name)
 }
 
 func (r *rig) annotate(name, annotation, value string) {

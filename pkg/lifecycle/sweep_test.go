@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/certloop/certloop/pkg/cmp"
+	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/lifecycle"
 	"github.com/certloop/certloop/pkg/model"
@@ -174,6 +176,54 @@ func TestSweepByPages(t *testing.T) {
 		t.Errorf("%d requests, want a few for the pages and for the one that differs:\n%s", reads, strings.Join(q.seen, "\n"))
 	}
 	r.wantTold(model.SecretModified, 1)
+}
+
+// What was changed or asked for while nobody watched is found by a sweep, also where certloop had
+// given up or was told to rest.
+func TestSweepFindsWhatNobodySaw(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	for _, name := range []string{"changed", "asked", "parked", "paused", "gone-on"} {
+		if name == "parked" {
+			r.ca.Behave(func(b *responder.Behaviour) { b.Reject = rejection(cmp.FailBadCertTemplate) })
+		}
+		r.declare(model.ConfigCreated, name, certificate(name, 24*time.Hour))
+		r.honest()
+	}
+	r.patch("gone-on", `{"spec":{"paused":true}}`)
+	for name, body := range map[string]string{
+		"changed": `{"spec":{"subject":{"commonName":"changed anew"}}}`,
+		"asked":   `{"metadata":{"annotations":{"certloop.io/renew":"now"}}}`,
+		"parked":  `{"spec":{"subject":{"commonName":"parked anew"}}}`,
+		"paused":  `{"spec":{"paused":true}}`,
+		"gone-on": `{"spec":{"paused":false,"subject":{"commonName":"gone-on anew"}}}`,
+	} {
+		r.patchUnseen(name, body)
+	}
+	r.tick("sweep")
+	r.wantReason("paused", model.ReasonIssued)
+	if c := condition(r.status("paused"), model.Stalled); c.Reason != model.ReasonPaused {
+		t.Errorf("got condition %+v of what was paused, want Stalled", c)
+	}
+	for name, want := range map[string]int{"changed": 2, "asked": 2, "parked": 1, "paused": 1, "gone-on": 2} {
+		r.wantIssuances(name, want)
+		r.wantReady(name, true)
+	}
+	spec := certificate("withdrawn", 24*time.Hour)
+	spec.DeletionPolicy = model.DeletionDelete
+	r.declare(model.ConfigCreated, "withdrawn", spec)
+	if err := r.store.DeleteCertificate(t.Context(), r.key("withdrawn")); err != nil {
+		t.Fatal(err)
+	}
+	r.tick("sweep")
+	if !r.gone("withdrawn") || r.outputExists("withdrawn") {
+		t.Error("what was withdrawn is still there")
+	}
+	facts := len(r.facts)
+	r.tick("sweep")
+	if told := r.facts[facts:]; len(told) != 1 {
+		t.Errorf("a second sweep told %v, want scan.completed alone", told)
+	}
 }
 
 // An expired token begins the list of the namespace again.

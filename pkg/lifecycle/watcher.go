@@ -264,6 +264,9 @@ func (s *scan) look(c *model.CMPCertificate) error {
 	s.fact.Looked++
 	st := &c.Status
 	switch {
+	case unseen(c):
+		s.fact.Pending++
+		s.tell(c, model.EnrollmentRequested, model.Work{Reason: model.WorkRetry})
 	case c.DeletionTimestamp != nil:
 		s.lookAtLeaving(c)
 	case c.Spec.Paused:
@@ -351,6 +354,12 @@ func (s *scan) heldFact() event.Event {
 	return model.Follow(s.in, e)
 }
 
+// unseen: it was changed or withdrawn, or something was asked for, since it was looked at last.
+func unseen(c *model.CMPCertificate) bool {
+	seen := c.Status.ObservedGeneration
+	return seen != 0 && (seen != c.Generation || len(annotated(c)) > 0)
+}
+
 // forgotten: it should have been worked on by now and nobody has said a word.
 func (s *scan) forgotten(c *model.CMPCertificate) bool {
 	since := c.CreationTimestamp.Time
@@ -360,7 +369,7 @@ func (s *scan) forgotten(c *model.CMPCertificate) bool {
 	case next != nil:
 		since = next.Time
 	case meta.IsStatusConditionTrue(c.Status.Conditions, model.Ready):
-		return c.Status.ObservedGeneration != c.Generation
+		return false
 	}
 	return s.now.Sub(since) > overdueAfter
 }
