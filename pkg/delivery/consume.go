@@ -32,9 +32,10 @@ func (r *Receiver) Consume(ctx context.Context) error {
 	hard, stop := withGrace(ctx, r.grace())
 	defer stop()
 	var said notice
+	var one durable
 	var workers sync.WaitGroup
 	for range r.concurrency() {
-		workers.Go(func() { r.pull(ctx, hard, &said) })
+		workers.Go(func() { r.pull(ctx, hard, &one, &said) })
 	}
 	workers.Wait()
 	if hard.Err() != nil {
@@ -59,17 +60,42 @@ func withGrace(ctx context.Context, grace time.Duration) (hard context.Context, 
 }
 
 // pull takes one event after the other, each only when the former is settled.
-func (r *Receiver) pull(ctx, hard context.Context, said *notice) {
+func (r *Receiver) pull(ctx, hard context.Context, one *durable, said *notice) {
 	for ctx.Err() == nil {
-		consumer, err := r.consumer(ctx)
+		consumer, err := one.get(ctx, r.consumer)
 		for err == nil && ctx.Err() == nil {
 			r.tell(ctx, said, nil)
 			err = r.next(ctx, hard, consumer)
 		}
 		if err != nil {
+			one.drop(consumer)
 			r.tell(ctx, said, err)
 			pause(ctx, retryConsumer)
 		}
+	}
+}
+
+// durable is the consumer that the workers share, made by the first who needs it.
+type durable struct {
+	mu       sync.Mutex
+	consumer jetstream.Consumer
+}
+
+func (d *durable) get(ctx context.Context, create func(context.Context) (jetstream.Consumer, error)) (_ jetstream.Consumer, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.consumer == nil {
+		d.consumer, err = create(ctx)
+	}
+	return d.consumer, err
+}
+
+// drop forgets a consumer that does not work, so that it is made again.
+func (d *durable) drop(consumer jetstream.Consumer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.consumer == consumer {
+		d.consumer = nil
 	}
 }
 
