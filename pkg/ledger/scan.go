@@ -2,12 +2,12 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/model"
@@ -34,8 +34,8 @@ func (s *Store) CertificatePage(ctx context.Context, namespace, token string) ([
 
 // Media types that ask for metadata and nothing else.
 const (
-	metadataOnly     = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-	metadataListOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	metadataOnly     = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	metadataListOnly = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
 // SecretVersions reads the resourceVersions of all Secrets that certloop writes in a namespace, by
@@ -44,27 +44,17 @@ func (s *Store) SecretVersions(ctx context.Context, namespace string) (map[strin
 	versions := map[string]string{}
 	opts := metav1.ListOptions{LabelSelector: model.ManagedByLabel + "=" + model.ManagedBy, Limit: PageSize}
 	for {
-		body, err := s.core.Get().Namespace(namespace).Resource("secrets").VersionedParams(&opts, metav1.ParameterCodec).
-			SetHeader("Accept", metadataListOnly).Do(ctx).Raw()
+		var page metav1.PartialObjectMetadataList
+		err := s.core.Get().Namespace(namespace).Resource("secrets").VersionedParams(&opts, metav1.ParameterCodec).
+			SetHeader("Accept", metadataListOnly).Do(ctx).Into(&page)
 		if err != nil {
 			return nil, fmt.Errorf("listing the metadata of secrets: %w", err)
 		}
-		var page struct {
-			Metadata metav1.ListMeta `json:"metadata"`
-			Items    []struct {
-				Metadata struct {
-					Name            string `json:"name"`
-					ResourceVersion string `json:"resourceVersion"`
-				} `json:"metadata"`
-			} `json:"items"`
+		for i := range page.Items {
+			item := &page.Items[i]
+			versions[item.Name] = item.ResourceVersion
 		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return nil, fmt.Errorf("listing the metadata of secrets: %w", err)
-		}
-		for _, item := range page.Items {
-			versions[item.Metadata.Name] = item.Metadata.ResourceVersion
-		}
-		if opts.Continue = page.Metadata.Continue; opts.Continue == "" {
+		if opts.Continue = page.Continue; opts.Continue == "" {
 			return versions, nil
 		}
 	}
@@ -82,9 +72,6 @@ func (s *Store) SecretVersion(ctx context.Context, key types.NamespacedName) (st
 // SecretMetadata reads a Secret without its data; ErrNotFound when there is none.
 func (s *Store) SecretMetadata(ctx context.Context, key types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
 	secret := new(metav1.PartialObjectMetadata)
-	body, err := s.core.Get().Namespace(key.Namespace).Resource("secrets").Name(key.Name).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
-	if err = explain(err, "reading the metadata of", "secrets", key); err != nil {
-		return secret, err
-	}
-	return secret, json.Unmarshal(body, secret)
+	err := s.core.Get().Namespace(key.Namespace).Resource("secrets").Name(key.Name).SetHeader("Accept", metadataOnly).Do(ctx).Into(secret)
+	return secret, explain(err, "reading the metadata of", "secrets", key)
 }

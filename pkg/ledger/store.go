@@ -46,27 +46,30 @@ type Store struct {
 // Open connects to the cluster of cfg. Nothing is sent yet.
 func Open(cfg *rest.Config) (*Store, error) {
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{}, &corev1.SecretList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Secret{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		return nil, err
+	}
 	if err := model.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
-	core, err := client(cfg, corev1.SchemeGroupVersion, "/api", codecs)
+	core, err := client(cfg, corev1.SchemeGroupVersion, "/api", runtime.ContentTypeProtobuf, codecs)
 	if err != nil {
 		return nil, err
 	}
-	own, err := client(cfg, model.GroupVersion, "/apis", codecs)
+	own, err := client(cfg, model.GroupVersion, "/apis", runtime.ContentTypeJSON, codecs)
 	if err != nil {
 		return nil, err
 	}
 	return &Store{core: core, own: own}, nil
 }
 
-func client(cfg *rest.Config, gv schema.GroupVersion, path string, codecs runtime.NegotiatedSerializer) (rest.Interface, error) {
+func client(cfg *rest.Config, gv schema.GroupVersion, path, contentType string, codecs runtime.NegotiatedSerializer) (rest.Interface, error) {
 	c := rest.CopyConfig(cfg)
 	c.GroupVersion, c.APIPath, c.NegotiatedSerializer = &gv, path, codecs
-	c.ContentType = runtime.ContentTypeJSON
+	c.ContentType = contentType
 	return rest.RESTClientFor(c)
 }
 

@@ -105,6 +105,7 @@ func kubeConfig(files string) (*rest.Config, error) {
 	}
 	kube.QPS, kube.Burst = kubeQPS, kubeBurst
 	kube.UserAgent = "certloop/" + version()
+	kube.DisableCompression = true // of lists: within a cluster it costs more than it saves
 	return kube, nil
 }
 
