@@ -4,32 +4,38 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/certloop/certloop/pkg/delivery"
+	"github.com/certloop/certloop/pkg/ledger"
+	"github.com/certloop/certloop/pkg/lifecycle"
 	"github.com/certloop/certloop/pkg/model"
 )
 
 // sources stand in for Knative's ApiServerSource and PingSource where there is no
 // Knative: they tell of changes in the cluster and of time passing, in the same events.
 //
-// Nothing is cached, and of Secrets only metadata is ever asked for. What changes while
-// nobody watches is not told; a sweep finds it, at the start and after every gap.
+// Nothing is cached, and of Secrets only metadata is ever asked for. At the start and after every
+// gap they tell of the configurations for which nothing was ever issued, and of every issuer; whatever
+// else has changed while nobody watched is left to a sweep, soon after. So starting beside thousands
+// of certificates that are well costs nothing, and delays none that is waiting.
+//
+// Of what they see they tell what somebody may have to act on, and not the echo of our own writes.
 type sources struct {
 	Kube       *rest.Config
 	Bus        delivery.Publisher
@@ -61,7 +67,7 @@ func (s *sources) run(ctx context.Context) error {
 		f.listed = func(ctx context.Context) {
 			if toList.Add(-1) == 0 {
 				s.Watching()
-				s.sweep(ctx)
+				s.sweepSoon(ctx)
 			}
 		}
 		all.Go(func() { f.run(ctx) })
@@ -72,15 +78,21 @@ func (s *sources) run(ctx context.Context) error {
 	return nil
 }
 
-// sweep asks for a look at everything.
-func (s *sources) sweep(ctx context.Context) { s.publish(ctx, s.ping(scanSweep)) }
+// gapSweep is how long a sweep waits after a start or a gap: for what is new to be under way, and for
+// other gaps, which end at about the same time.
+const gapSweep = 5 * time.Second
+
+// sweepSoon asks for a look at everything. Whoever asks meanwhile asks for the same one.
+func (s *sources) sweepSoon(ctx context.Context) {
+	s.publish(ctx, model.Delay(s.ping(scanSweep), s.Now().Add(gapSweep)))
+}
 
 // watchedSecrets selects what we write, and what people marked as the input of an issuer.
 const watchedSecrets = model.RoleLabel + " in (" + model.RoleRecord + "," + model.RoleOutput + "," + model.RoleInput + ")"
 
 // feeds are what is watched: our custom resources and the Secrets we manage.
 func (s *sources) feeds() ([]*feed, error) {
-	objects, err := dynamic.NewForConfig(s.Kube)
+	objects, err := ownClient(s.Kube)
 	if err != nil {
 		return nil, err
 	}
@@ -93,28 +105,36 @@ func (s *sources) feeds() ([]*feed, error) {
 		namespaces = []string{metav1.NamespaceAll}
 	}
 	var all []*feed
+	own := func(resource, ns string) {
+		everything := func(*metav1.ListOptions) {}
+		all = append(all, s.own(resource, ns, cache.NewFilteredListWatchFromClient(objects, resource, ns, everything)))
+	}
 	for _, ns := range namespaces {
-		for _, resource := range []string{model.IssuerResource, model.CertificateResource} {
-			client := objects.Resource(model.GroupVersion.WithResource(resource)).Namespace(ns)
-			all = append(all, s.own(resource, ns, listWatch(client, "")))
-		}
+		own(model.IssuerResource, ns)
+		own(model.CertificateResource, ns)
 		client := secrets.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(ns)
-		all = append(all, s.secrets(ns, listWatch(client, watchedSecrets)))
+		all = append(all, s.secrets(ns, selected(client, watchedSecrets)))
 	}
 	if len(s.Namespaces) == 0 { // otherwise cluster issuers are not ours to watch
-		client := objects.Resource(model.GroupVersion.WithResource(model.ClusterIssuerResource))
-		all = append(all, s.own(model.ClusterIssuerResource, "", listWatch(client, "")))
+		own(model.ClusterIssuerResource, "")
 	}
 	return all, nil
 }
 
-// listerWatcher is what the clients have in common.
-type listerWatcher[L runtime.Object] interface {
-	List(context.Context, metav1.ListOptions) (L, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+// ownClient reads our custom resources.
+func ownClient(kube *rest.Config) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	if err := model.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	c := rest.CopyConfig(kube)
+	c.GroupVersion, c.APIPath = &model.GroupVersion, "/apis"
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	return rest.RESTClientFor(c)
 }
 
-func listWatch[L runtime.Object](client listerWatcher[L], selector string) *cache.ListWatch {
+// selected lists and watches the metadata of what a label selector selects.
+func selected(client metadata.ResourceInterface, selector string) *cache.ListWatch {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			opts.LabelSelector = selector
@@ -127,26 +147,63 @@ func listWatch[L runtime.Object](client listerWatcher[L], selector string) *cach
 	}
 }
 
+// object is one of our custom resources.
+type object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// neverIssued selects the configurations for which nothing was ever issued.
+const neverIssued = "status.renewalDay="
+
 // own follows one of our custom resources, as an ApiServerSource in Resource mode.
 func (s *sources) own(resource, ns string, objects *cache.ListWatch) *feed {
-	return &feed{
+	f := &feed{
 		resource: ns + "/" + resource, objects: objects, publish: s.publish, log: s.Log,
 		exists: func(obj runtime.Object) (event.Event, bool) {
-			u, ok := obj.(*unstructured.Unstructured)
-			if !ok || settled(u, s.Now()) {
+			o, ok := obj.(object)
+			if !ok || s.atRest(o) {
 				return event.Event{}, false
 			}
-			return s.resourceEvent(model.ResourceAdd, resource, u), true
+			return s.resourceEvent(model.ResourceAdd, resource, o), true
 		},
 		changed: func(change watch.EventType, obj runtime.Object) (event.Event, bool) {
-			u, ok := obj.(*unstructured.Unstructured)
+			o, ok := obj.(object)
 			eventType := resourceTypes()[change]
-			if !ok || eventType == "" {
+			if !ok || eventType == "" || change != watch.Deleted && s.atRest(o) || change == watch.Added && declaring(o) {
 				return event.Event{}, false
 			}
-			return s.resourceEvent(eventType, resource, u), true
+			return s.resourceEvent(eventType, resource, o), true
 		},
+		missed: s.sweepSoon,
 	}
+	if resource == model.CertificateResource {
+		f.only = neverIssued
+	}
+	return f
+}
+
+// atRest: the object says itself that there is nothing to do now.
+func (s *sources) atRest(obj object) bool {
+	switch o := obj.(type) {
+	case *model.CMPCertificate:
+		return lifecycle.AtRest(o, s.Now())
+	case *model.CMPIssuer:
+		return lifecycle.IssuerAtRest(o)
+	case *model.CMPClusterIssuer:
+		return lifecycle.IssuerAtRest((*model.CMPIssuer)(o))
+	default:
+		return false
+	}
+}
+
+// declaring: the configuration has come as an event, and who handles that event is at work on
+// it; it is delivered until that is done. What is forgotten all the same the next scan finds.
+func declaring(obj object) bool {
+	c, ok := obj.(*model.CMPCertificate)
+	return ok && c.Status.ObservedGeneration == 0 && slices.ContainsFunc(c.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == model.EventFieldManager
+	})
 }
 
 // secrets follows the Secrets we manage, as an ApiServerSource in Reference mode.
@@ -156,14 +213,19 @@ func (s *sources) secrets(ns string, objects *cache.ListWatch) *feed {
 		changed: func(change watch.EventType, obj runtime.Object) (event.Event, bool) {
 			m, ok := obj.(*metav1.PartialObjectMetadata)
 			eventType := refTypes()[change]
-			// A record changes with every step that certloop takes, and by nobody else.
-			if !ok || eventType == "" || (change != watch.Deleted && m.Labels[model.RoleLabel] == model.RoleRecord) {
+			if !ok || eventType == "" || change != watch.Deleted && ownWrite(m) {
 				return event.Event{}, false
 			}
 			return s.refEvent(eventType, m), true
 		},
-		missed: s.sweep,
+		missed: s.sweepSoon,
 	}
+}
+
+// ownWrite: a record changes with every step that certloop takes, and by nobody else; an output
+// tells by its metadata.
+func ownWrite(m *metav1.PartialObjectMetadata) bool {
+	return m.Labels[model.RoleLabel] == model.RoleRecord || ledger.AsWritten(m)
 }
 
 func resourceTypes() map[watch.EventType]string {
@@ -179,13 +241,21 @@ func refTypes() map[watch.EventType]string {
 }
 
 // resourceEvent tells of one of our objects; the data are the object.
-func (s *sources) resourceEvent(eventType, resource string, obj *unstructured.Unstructured) event.Event {
-	path := "/apis/" + obj.GetAPIVersion() + "/"
+func (s *sources) resourceEvent(eventType, resource string, obj object) event.Event {
+	apiVersion, kind := model.GroupVersion.String(), kinds()[resource]
+	path := "/apis/" + apiVersion + "/"
 	if ns := obj.GetNamespace(); ns != "" {
 		path += "namespaces/" + ns + "/"
 	}
 	path += resource + "/" + obj.GetName()
-	return s.objectEvent(eventType, path, obj.GetAPIVersion(), obj.GetKind(), obj, content(obj))
+	return s.objectEvent(eventType, path, apiVersion, kind, obj, content(obj, kind))
+}
+
+// kinds are those of our custom resources.
+func kinds() map[string]string {
+	return map[string]string{
+		model.CertificateResource: model.CertificateKind, model.IssuerResource: model.IssuerKind, model.ClusterIssuerResource: model.ClusterIssuerKind,
+	}
 }
 
 // refEvent tells of a Secret; the data only name it.
@@ -214,44 +284,33 @@ func (s *sources) objectEvent(eventType, path, apiVersion, kind string, obj meta
 // attributeBytes is room for the attributes of an event, within [model.MaxEventBytes].
 const attributeBytes = 4 << 10
 
-// content is an object as JSON. One that would not fit into an event loses first what
-// the API server notes about its fields, then its specification: whoever handles the
-// event reads the object again.
-func content(obj *unstructured.Unstructured) json.RawMessage {
-	trims := [][]string{{"metadata", "managedFields"}, {"metadata", "annotations"}, {"spec"}, {"status", "conditions"}}
-	for {
-		js, err := obj.MarshalJSON()
+// content is an object as JSON, without what the API server notes about its fields. One that
+// would not fit into an event loses first its specification: whoever handles the event reads the
+// object again.
+func content(obj object, kind string) json.RawMessage {
+	obj.SetManagedFields(nil)
+	obj.GetObjectKind().SetGroupVersionKind(model.GroupVersion.WithKind(kind))
+	js, err := json.Marshal(obj)
+	for _, part := range [][]string{{"spec"}, {"metadata", "annotations"}, {"status", "conditions"}} {
 		if err == nil && len(js)+attributeBytes <= model.MaxEventBytes {
 			return js
 		}
-		if len(trims) == 0 {
-			return json.RawMessage(`{}`)
-		}
-		obj = obj.DeepCopy()
-		unstructured.RemoveNestedField(obj.Object, trims[0]...)
-		trims = trims[1:]
+		js, err = without(js, part...)
 	}
+	if err != nil || len(js)+attributeBytes > model.MaxEventBytes {
+		return json.RawMessage(`{}`)
+	}
+	return js
 }
 
-// settled: the object says itself that there is nothing to do now, so that starting
-// beside thousands of certificates that are well costs nothing.
-func settled(obj *unstructured.Unstructured, now time.Time) bool {
-	var seen struct {
-		Status model.CMPCertificateStatus `json:"status"`
+// without is an object in JSON that lacks a field.
+func without(js []byte, path ...string) ([]byte, error) {
+	var fields map[string]any
+	if err := json.Unmarshal(js, &fields); err != nil {
+		return nil, err
 	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &seen); err != nil {
-		return false
-	}
-	st := &seen.Status
-	if st.ObservedGeneration == 0 || st.ObservedGeneration != obj.GetGeneration() {
-		return false
-	}
-	if kind := obj.GetKind(); kind == model.IssuerKind || kind == model.ClusterIssuerKind {
-		return true
-	}
-	ready := meta.IsStatusConditionTrue(st.Conditions, model.Ready) && !meta.IsStatusConditionTrue(st.Conditions, model.Reconciling)
-	waits := st.NextAttempt != nil && st.NextAttempt.After(now)
-	return ready || waits || meta.IsStatusConditionTrue(st.Conditions, model.Stalled)
+	unstructured.RemoveNestedField(fields, path...)
+	return json.Marshal(fields)
 }
 
 // tick tells that time has passed, on every multiple of the interval, so that of

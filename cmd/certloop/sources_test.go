@@ -13,7 +13,6 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	diff "github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -108,7 +107,7 @@ func TestEventsAreThoseOfTheKnativeSources(t *testing.T) {
 
 func TestResourceEvent(t *testing.T) {
 	s := testSources()
-	obj := certificate("web", map[string]any{"observedGeneration": int64(2)})
+	obj := certificate("web", seen(2))
 	e := s.resourceEvent(model.ResourceUpdate, model.CertificateResource, obj)
 	want := map[string]any{
 		"type": "dev.knative.apiserver.resource.update", "source": "https://127.0.0.1:6443",
@@ -174,45 +173,63 @@ func TestRecordsAreNotToldUntilTheyAreGone(t *testing.T) {
 }
 
 // certificate is one at generation 2.
-func certificate(name string, status map[string]any) *unstructured.Unstructured {
-	return object(model.CertificateKind, name, status)
+func certificate(name string, status model.CMPCertificateStatus) *model.CMPCertificate {
+	return &model.CMPCertificate{ObjectMeta: described(name), Spec: model.CMPCertificateSpec{Output: model.Output{SecretName: name + "-tls"}}, Status: status}
 }
 
-func object(kind, name string, status map[string]any) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "certloop.io/v1alpha1", "kind": kind,
-		"metadata": map[string]any{"namespace": "demo", "name": name, "uid": "uid-" + name, "resourceVersion": "5", "generation": int64(2)},
-		"spec":     map[string]any{"output": map[string]any{"secretName": name + "-tls"}},
-		"status":   status,
-	}}
+func described(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: "demo", Name: name, UID: types.UID("uid-" + name), ResourceVersion: "5", Generation: 2}
 }
 
-func condition(kind string) map[string]any {
-	return map[string]any{"type": kind, "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-11-21T10:00:00Z"}
+// seen is a status about a generation, with conditions that hold.
+func seen(generation int64, conditions ...string) model.CMPCertificateStatus {
+	st := model.CMPCertificateStatus{ObservedGeneration: generation}
+	for _, c := range conditions {
+		st.Conditions = append(st.Conditions, metav1.Condition{Type: c, Status: metav1.ConditionTrue, Reason: "R", Message: "m"})
+	}
+	return st
 }
 
-func TestSettled(t *testing.T) {
-	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+// What says of itself that there is nothing to do is not told, neither when it is found nor when
+// it changes; what has come as an event is not told to who is handling that event.
+func TestOnlyWhatNeedsWorkIsTold(t *testing.T) {
+	ready, s := seen(2, model.Ready), testSources()
+	asked := certificate("c", ready)
+	asked.Annotations = map[string]string{model.RenewAnnotation: "now"}
+	ending := certificate("c", ready)
+	ending.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+	byEvent, changedByEvent := certificate("c", seen(0)), certificate("c", seen(1, model.Ready))
+	for _, c := range []*model.CMPCertificate{byEvent, changedByEvent} {
+		c.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: model.EventFieldManager}}
+	}
 	tests := []struct {
-		name string
-		obj  *unstructured.Unstructured
-		want bool
+		name                   string
+		obj                    object
+		found, added, modified bool
 	}{
-		{"nobody looked yet", certificate("c", nil), false},
-		{"ready", certificate("c", map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Ready")}}), true},
-		{"ready before it changed", certificate("c", map[string]any{"observedGeneration": int64(1), "conditions": []any{condition("Ready")}}), false},
-		{"ready, renewal under way", certificate("c", map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Ready"), condition("Reconciling")}}), false},
-		{"an alarm is set", certificate("c", map[string]any{"observedGeneration": int64(2), "nextAttempt": "2026-11-21T12:00:01Z"}), true},
-		{"the alarm has passed", certificate("c", map[string]any{"observedGeneration": int64(2), "nextAttempt": "2026-11-21T11:59:59Z"}), false},
-		{"stalled", certificate("c", map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Stalled")}}), true},
-		{"an issuer looked at", object(model.IssuerKind, "ca", map[string]any{"observedGeneration": int64(2)}), true},
-		{"an issuer not looked at", object(model.IssuerKind, "ca", nil), false},
-		{"a status that makes no sense", certificate("c", map[string]any{"observedGeneration": "two"}), false},
+		{"nobody looked yet", certificate("c", seen(0)), true, true, true},
+		{"nobody looked yet, declared by an event", byEvent, true, false, true},
+		{"ready", certificate("c", ready), false, false, false},
+		{"ready before it changed", certificate("c", seen(1, model.Ready)), true, true, true},
+		{"ready before an event changed it", changedByEvent, true, true, true},
+		{"ready, renewal under way", certificate("c", seen(2, model.Ready, model.Reconciling)), true, true, true},
+		{"ready, and renewal asked for", asked, true, true, true},
+		{"ready, and to be deleted", ending, true, true, true},
+		{"stalled", certificate("c", seen(2, model.Stalled)), false, false, false},
+		{"an issuer looked at", &model.CMPIssuer{ObjectMeta: described("ca"), Status: model.CMPIssuerStatus{ObservedGeneration: 2}}, false, false, false},
+		{"an issuer not looked at", &model.CMPIssuer{ObjectMeta: described("ca")}, true, true, true},
+		{"a cluster issuer looked at", &model.CMPClusterIssuer{ObjectMeta: described("ca"), Status: model.CMPIssuerStatus{ObservedGeneration: 2}}, false, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := settled(tt.obj, now); got != tt.want {
-				t.Errorf("settled: %t, want %t", got, tt.want)
+			f := s.own(model.CertificateResource, "demo", nil)
+			if _, got := f.exists(tt.obj.DeepCopyObject()); got != tt.found {
+				t.Errorf("told when found: %t, want %t", got, tt.found)
+			}
+			for change, want := range map[watch.EventType]bool{watch.Added: tt.added, watch.Modified: tt.modified, watch.Deleted: true, watch.Bookmark: false} {
+				if _, got := f.changed(change, tt.obj.DeepCopyObject()); got != want {
+					t.Errorf("told when %s: %t, want %t", change, got, want)
+				}
 			}
 		})
 	}
@@ -220,34 +237,25 @@ func TestSettled(t *testing.T) {
 
 func TestLargeObjectsStillFitIntoAnEvent(t *testing.T) {
 	long := strings.Repeat("x", model.MaxEventBytes)
-	tests := []struct {
-		name  string
-		path  []string
-		keeps bool // the specification
+	tests := map[string]struct {
+		grow  func(*model.CMPCertificate)
+		keeps string
 	}{
-		{"much noted about fields", []string{"metadata", "managedFields"}, true},
-		{"long annotations", []string{"metadata", "annotations"}, true},
-		{"a long specification", []string{"spec", "subject"}, false},
+		"much noted about fields": {func(c *model.CMPCertificate) { c.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: long}} }, "spec"},
+		"a long specification":    {func(c *model.CMPCertificate) { c.Spec.Output.SecretName = long }, "metadata"},
+		"long annotations":        {func(c *model.CMPCertificate) { c.Annotations = map[string]string{"a": long} }, "metadata"},
+		"long messages":           {func(c *model.CMPCertificate) { c.Status.Conditions[0].Message = long }, "metadata"},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			obj := certificate("web", map[string]any{"observedGeneration": int64(2)})
-			if err := unstructured.SetNestedField(obj.Object, long, tt.path...); err != nil {
-				t.Fatal(err)
-			}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			obj := certificate("web", seen(2, model.Ready))
+			tt.grow(obj)
 			e := testSources().resourceEvent(model.ResourceAdd, model.CertificateResource, obj)
 			if n := len(e.Data()); n > model.MaxEventBytes-attributeBytes {
 				t.Errorf("%d bytes of data", n)
 			}
-			data := dataOf(t, e)
-			if _, kept := data["spec"]; kept != tt.keeps {
-				t.Errorf("the specification is kept: %t, want %t", kept, tt.keeps)
-			}
-			if data["status"] == nil || data["metadata"] == nil {
-				t.Errorf("status or metadata were dropped: %v", data)
-			}
-			if _, intact, _ := unstructured.NestedString(obj.Object, tt.path...); !intact {
-				t.Error("the object itself was changed")
+			if data := dataOf(t, e); data["status"] == nil || data[tt.keeps] == nil {
+				t.Errorf("status or %s were dropped: %v", tt.keeps, data)
 			}
 		})
 	}

@@ -33,6 +33,7 @@ const (
 type feed struct {
 	resource string // for the log, with the namespace
 	objects  *cache.ListWatch
+	only     string // field selector of what lists tell; empty for all that exists
 	// exists makes the event for an object found by a list; false for none. nil when
 	// lists tell nothing: then only their position is taken.
 	exists func(runtime.Object) (event.Event, bool)
@@ -40,8 +41,7 @@ type feed struct {
 	changed func(watch.EventType, runtime.Object) (event.Event, bool)
 	// listed is called after the first list.
 	listed func(context.Context)
-	// missed is called after every further list, before which changes may have gone by
-	// unseen; nil when lists tell what exists.
+	// missed is called after every further list, before which changes may have gone by unseen.
 	missed  func(context.Context)
 	publish func(context.Context, event.Event)
 	log     *slog.Logger
@@ -76,7 +76,7 @@ func (f *feed) follow(ctx context.Context) error {
 	if f.listed != nil {
 		f.listed(ctx)
 		f.listed = nil
-	} else if f.missed != nil {
+	} else {
 		f.missed(ctx)
 	}
 	w, err := toolswatch.NewRetryWatcherWithContext(ctx, version, f)
@@ -132,7 +132,7 @@ func (f *feed) complain(ctx context.Context, what string, err error) {
 
 // list tells what exists and returns the version to watch from.
 func (f *feed) list(ctx context.Context) (version string, err error) {
-	opts := metav1.ListOptions{Limit: pageSize}
+	opts := metav1.ListOptions{Limit: pageSize, FieldSelector: f.only}
 	if f.exists == nil {
 		opts.Limit = 1
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -36,7 +35,7 @@ type watching struct {
 }
 
 type page struct {
-	items   []unstructured.Unstructured
+	items   []model.CMPCertificate
 	next    string
 	version string
 	err     error
@@ -52,10 +51,7 @@ func (a *fakeAPI) listWatch() *cache.ListWatch {
 			a.asked <- opts
 			select {
 			case p := <-a.lists:
-				l := &unstructured.UnstructuredList{Items: p.items}
-				l.SetContinue(p.next)
-				l.SetResourceVersion(p.version)
-				return l, p.err
+				return &model.CMPCertificateList{ListMeta: metav1.ListMeta{Continue: p.next, ResourceVersion: p.version}, Items: p.items}, p.err
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -87,7 +83,9 @@ func (a *fakeAPI) next(tb testing.TB) metav1.ListOptions {
 func newFeed(a *fakeAPI, r *recorder) *feed {
 	s := testSources()
 	s.Bus, s.Log = r, slog.New(slog.DiscardHandler)
-	return s.own(model.CertificateResource, "", a.listWatch())
+	f := s.own(model.CertificateResource, "", a.listWatch())
+	f.missed = func(context.Context) {}
+	return f
 }
 
 func start(tb testing.TB, f *feed) {
@@ -113,21 +111,22 @@ func told(eventType, name string) string {
 
 func TestFeedTellsWhatNeedsWorkAndThenWhatChanges(t *testing.T) {
 	a, r := newFakeAPI(), &recorder{}
-	ready := map[string]any{"observedGeneration": int64(2), "conditions": []any{condition("Ready")}}
+	ready := seen(2, model.Ready)
 	w := watch.NewFake()
-	a.lists <- page{items: []unstructured.Unstructured{*certificate("a", nil), *certificate("b", ready)}, next: "more"}
-	a.lists <- page{items: []unstructured.Unstructured{*certificate("c", nil)}, version: "42"}
+	a.lists <- page{items: []model.CMPCertificate{*certificate("a", seen(0)), *certificate("b", ready)}, next: "more"}
+	a.lists <- page{items: []model.CMPCertificate{*certificate("c", seen(0))}, version: "42"}
 	a.watches <- watching{FakeWatcher: w}
 	start(t, newFeed(a, r))
-	if first, second := a.next(t), a.next(t); first.Limit != pageSize || first.Continue != "" || second.Continue != "more" {
+	if first, second := a.next(t), a.next(t); first.Limit != pageSize || first.FieldSelector != neverIssued || first.Continue != "" || second.Continue != "more" {
 		t.Errorf("lists were asked for with %+v and %+v", first, second)
 	}
 	if from := a.next(t).ResourceVersion; from != "42" {
 		t.Errorf("watches from version %q, want 42", from)
 	}
-	w.Add(certificate("d", nil))
-	w.Modify(certificate("b", ready))
-	w.Delete(certificate("a", nil))
+	w.Add(certificate("d", seen(0)))
+	w.Modify(certificate("b", ready)) // our own status
+	w.Modify(certificate("b", seen(1, model.Ready)))
+	w.Delete(certificate("a", seen(0)))
 	want := []string{
 		told(model.ResourceAdd, "a"), told(model.ResourceAdd, "c"),
 		told(model.ResourceAdd, "d"), told(model.ResourceUpdate, "b"), told(model.ResourceDelete, "a"),
@@ -151,7 +150,7 @@ func TestFeedListsAgainWhenItsPositionIsGone(t *testing.T) {
 	start(t, f)
 	<-listed
 	go gone.Error(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired})
-	a.lists <- page{version: "50", items: []unstructured.Unstructured{*certificate("late", nil)}}
+	a.lists <- page{version: "50", items: []model.CMPCertificate{*certificate("late", seen(0))}}
 	a.watches <- watching{FakeWatcher: w}
 	<-missed
 	for _, want := range []string{"", "", "42", "", "50"} {
@@ -186,7 +185,7 @@ func TestFeedSurvivesWatchesThatDoNotBegin(t *testing.T) {
 			t.Errorf("asked from version %q, want %q", opts.ResourceVersion, want)
 		}
 	}
-	w.Add(certificate("a", nil)) // returns when the feed has it
+	w.Add(certificate("a", seen(0))) // returns when the feed has it
 	eventually(t, "one event", func() bool { return len(r.subjects()) == 1 })
 	for _, says := range []string{"connection refused", "too old", "forbidden"} {
 		if n := strings.Count(log.String(), says); n != 1 {
@@ -215,6 +214,24 @@ func TestPublishWaitsForTheBroker(t *testing.T) {
 	s.publish(t.Context(), s.ping(scanSweep))
 	if got := len(b.events); got != 1 {
 		t.Errorf("stored %d events, want 1", got)
+	}
+}
+
+// After a start and after a gap a look at everything is asked for, and not at once: what is new
+// comes first.
+func TestSweepComesSoon(t *testing.T) {
+	r := &recorder{}
+	s := testSources()
+	s.Bus, s.Log = r, slog.New(slog.DiscardHandler)
+	now := time.Now()
+	s.Now = func() time.Time { return now }
+	s.sweepSoon(t.Context())
+	due, err := model.DueTime(r.events[0])
+	if err != nil || due.Sub(now) != gapSweep {
+		t.Errorf("due in %s (%v), want %s", due.Sub(now), err, gapSweep)
+	}
+	if got := dataOf(t, r.events[0])["scan"]; got != scanSweep {
+		t.Errorf("a %v was asked for", got)
 	}
 }
 
