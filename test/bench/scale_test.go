@@ -36,17 +36,17 @@ const (
 
 // Ten thousand certificates in one namespace, without a fault: none is issued twice. What
 // one costs certloop and the API server, and certloop's memory, at the beginning, half-way
-// and at the end; and how long it takes to start beside half of them.
+// and at the end; and how long it takes to start beside half of them, and beside all.
 func BenchmarkScale(b *testing.B) {
 	for b.Loop() {
 		ca := rig.StartResponder(b, responder.Config{})
 		i := install(b, ca)
 		n := i.fill(b, 0, sample) // connections are made, code is warm
-		for _, at := range []int{100, *certificates / 2, *certificates} {
-			n = i.fill(b, n, at-sample)
-			b.Log(i.measure(b, n))
-			n += sample
-			if at == *certificates/2 {
+		for _, at := range []int{0, *certificates / 2, *certificates} {
+			n = i.fill(b, n, at-2*sample)
+			i.measure(b, n)
+			n += 2 * sample
+			if at > 0 {
 				b.Log(i.restart(b, n))
 				n++
 			}
@@ -61,31 +61,70 @@ func (i *installation) fill(b *testing.B, have, want int) int {
 	b.Helper()
 	for have < want {
 		n := min(batch, want-have)
-		i.order(b, fmt.Sprintf("fill%05d", have), n, 0)
+		i.declare(b, fmt.Sprintf("fill%05d", have), n)
 		have += n
 	}
 	return have
 }
 
-// measure enrolls a sample beside so many others.
-func (i *installation) measure(b *testing.B, have int) string {
+// declare applies the configurations of n certificates, as kubectl does, and waits for their Secrets.
+func (i *installation) declare(b *testing.B, prefix string, n int) {
+	b.Helper()
+	var names []string
+	for k := range n {
+		name := fmt.Sprintf("%s-%04d", prefix, k)
+		i.world.Apply(b, rig.EndEntity(name))
+		names = append(names, rig.SecretName(name))
+	}
+	rig.Eventually(b, 30*time.Minute, "all Secrets are there", func() error {
+		seen := i.outputs.Seen()
+		left := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !seen[name].IsZero() })
+		if len(left) > 0 {
+			return fmt.Errorf("%d of %d are not", len(left), n)
+		}
+		return nil
+	})
+}
+
+// measure enrolls a sample beside so many others: declared as objects, and then as events.
+func (i *installation) measure(b *testing.B, have int) {
+	b.Helper()
+	at := fmt.Sprintf("@%d", have)
+	objects := i.cost(b, func() { i.declare(b, fmt.Sprintf("sample%05d", have), sample) })
+	delete(objects.requests, "APPLY cmpcertificates 201") // our own
+	b.ReportMetric(objects.cpu, "CPU-ms/certificate"+at)
+	b.ReportMetric(objects.requests.per(writes)/sample, "writes/certificate"+at)
+	b.ReportMetric(objects.requests.per(reads)/sample, "reads/certificate"+at)
+	b.ReportMetric(objects.requests.per(conflicts)/sample, "conflicts/certificate"+at)
+	b.ReportMetric(float64(i.all.ResidentBytes(b))/mebibyte, "RSS-MiB"+at)
+	b.Logf("beside %d certificates, declared as objects: %s", have, objects)
+	events := i.cost(b, func() { i.order(b, fmt.Sprintf("told%05d", have), sample, 0) })
+	b.Logf("beside %d certificates, declared as events: %s", have+sample, events)
+	b.Logf("%.1f MiB resident", float64(i.all.ResidentBytes(b))/mebibyte)
+}
+
+// measured is what one of a sample of certificates costs.
+type measured struct {
+	cpu      float64 // ms
+	perS     float64 // certificates in a second
+	requests counts
+}
+
+func (m measured) String() string {
+	return fmt.Sprintf("%.1f ms of CPU for one, %.1f in a second; %.2f writes, %.2f reads: %s",
+		m.cpu, m.perS, m.requests.per(writes)/sample, m.requests.per(reads)/sample, m.requests)
+}
+
+// cost is what enrolling a sample costs.
+func (i *installation) cost(b *testing.B, enroll func()) measured {
 	b.Helper()
 	i.idle(b)
 	before, cpu, began := requests(b, i.world), i.all.CPU(b), time.Now()
-	i.order(b, fmt.Sprintf("sample%05d", have), sample, 0)
+	enroll()
 	took := time.Since(began)
 	i.idle(b)
 	cpu = i.all.CPU(b) - cpu
-	did := requests(b, i.world).since(before)
-	own := cpu.Seconds() * 1000 / sample
-	at := fmt.Sprintf("@%d", have+sample)
-	b.ReportMetric(own, "CPU-ms/certificate"+at)
-	b.ReportMetric(did.per(writes)/sample, "writes/certificate"+at)
-	b.ReportMetric(did.per(reads)/sample, "reads/certificate"+at)
-	b.ReportMetric(did.per(conflicts)/sample, "conflicts/certificate"+at)
-	b.ReportMetric(float64(i.all.ResidentBytes(b))/mebibyte, "RSS-MiB"+at)
-	return fmt.Sprintf("at %d certificates: %.1f ms of CPU for one, %.1f in a second, %.1f MiB resident; requests: %s",
-		have+sample, own, sample/took.Seconds(), float64(i.all.ResidentBytes(b))/mebibyte, did)
+	return measured{cpu.Seconds() * 1000 / sample, sample / took.Seconds(), requests(b, i.world).since(before)}
 }
 
 // idle waits until no work is left.
@@ -102,7 +141,7 @@ func (i *installation) idle(b *testing.B) {
 // restart kills certloop, asks for one more certificate and starts it again.
 func (i *installation) restart(b *testing.B, have int) string {
 	b.Helper()
-	const name = "late"
+	name := fmt.Sprintf("late%05d", have)
 	i.all.Kill(b)
 	i.world.Apply(b, rig.EndEntity(name))
 	began := time.Now()
@@ -115,8 +154,9 @@ func (i *installation) restart(b *testing.B, have int) string {
 	})
 	cpu, took := i.all.CPU(b), i.outputs.Seen()[rig.SecretName(name)].Sub(began)
 	i.bus = i.all.Bus(b)
-	b.ReportMetric(took.Seconds(), "start-s")
-	b.ReportMetric(cpu.Seconds(), "start-CPU-s")
+	at := fmt.Sprintf("@%d", have)
+	b.ReportMetric(took.Seconds(), "start-s"+at)
+	b.ReportMetric(cpu.Seconds(), "start-CPU-s"+at)
 	return fmt.Sprintf("started beside %d certificates: the next new one after %.2f s and %.2f s of CPU", have, took.Seconds(), cpu.Seconds())
 }
 
