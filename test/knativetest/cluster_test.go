@@ -1,4 +1,4 @@
-//go:build knative
+//go:build linux
 
 package knativetest
 
@@ -22,6 +22,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -44,7 +45,9 @@ import (
 const (
 	home            = "certloop-system"
 	eventing        = "knative-eventing"
+	serving         = "knative-serving"
 	eventingModule  = "knative.dev/eventing"
+	servingModule   = "knative.dev/serving"
 	controlAccount  = "eventing-controller"
 	webhookPort     = "443" // where the API server looks for a webhook's Service, on loopback
 	fieldManager    = "knativetest"
@@ -54,6 +57,7 @@ const (
 // installation is a cluster with Knative Eventing and certloop.
 type installation struct {
 	*rig.World
+	cluster *kubetest.Cluster
 	node    *node
 	objects dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
@@ -68,19 +72,28 @@ func servingGVR() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "serving.knative.dev", Version: "v1", Resource: "services"}
 }
 
-// install makes the cluster, with everything in it running.
-func install(tb testing.TB) *installation {
+// newCluster makes a cluster with nothing but NATS in it, where what is applied runs.
+func newCluster(tb testing.TB) *installation {
 	tb.Helper()
 	startDNS(tb)
 	startNATS(tb)
-	cluster := kubetest.StartOwn(tb)
 	i := &installation{deployments: map[string]*deployment{}, services: map[string]*service{}, jobs: map[types.UID]bool{}}
-	i.connect(tb, cluster)
+	i.connect(tb, kubetest.StartOwn(tb))
 	i.serve(tb)
+	for _, name := range []string{eventing, serving, "nats"} {
+		i.applyText(tb, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
+	}
+	return i
+}
+
+// install makes the cluster, with everything in it running.
+func install(tb testing.TB) *installation {
+	tb.Helper()
+	i := newCluster(tb)
 	i.installEventing(tb)
 	i.startControl(tb)
 	i.installCertloop(tb)
-	i.World = rig.WorldIn(tb, cluster, home)
+	i.World = rig.WorldIn(tb, i.cluster, home)
 	return i
 }
 
@@ -99,6 +112,7 @@ func startNATS(tb testing.TB) {
 
 func (i *installation) connect(tb testing.TB, cluster *kubetest.Cluster) {
 	tb.Helper()
+	i.cluster = cluster
 	cfg := cluster.Config()
 	cfg.WarningHandler = rest.NoWarnings{}
 	kube, err := kubernetes.NewForConfig(cfg)
@@ -117,7 +131,7 @@ func (i *installation) connect(tb testing.TB, cluster *kubetest.Cluster) {
 	i.node = &node{tb: tb, config: cfg, kube: kube, programs: programs(tb), logs: logs(tb), ctx: ctx, count: map[string]int{}}
 	var all sync.WaitGroup
 	all.Go(func() { i.reconcile(ctx) })
-	tb.Cleanup(func() { cancel(); all.Wait() })
+	tb.Cleanup(func() { cancel(); all.Wait(); i.node.running.Wait() })
 }
 
 // logs is a directory that is kept when the test fails.
@@ -144,6 +158,8 @@ func programs(tb testing.TB) map[string]string {
 		"ko://" + eventingModule + "/cmd/mtping":         rig.Binary(tb, "knative/mtping"),
 		"ko://" + eventingModule + "/cmd/broker/ingress": rig.Binary(tb, "knative/ingress"),
 		"ko://" + eventingModule + "/cmd/broker/filter":  rig.Binary(tb, "knative/filter"),
+		"ko://" + eventingModule + "/cmd/webhook":        rig.Binary(tb, "knative/eventing-webhook"),
+		"ko://" + servingModule + "/cmd/webhook":         rig.Binary(tb, "knative/serving-webhook"),
 		"apiserver_receive_adapter":                      rig.Binary(tb, "knative/apiserver_receive_adapter"),
 		// Runs in kncontrol.
 		"ko://" + eventingModule + "/cmd/in_memory/channel_dispatcher": elsewhere,
@@ -221,10 +237,7 @@ func backendOf(host string) string {
 // installEventing applies Knative Eventing's own manifests.
 func (i *installation) installEventing(tb testing.TB) {
 	tb.Helper()
-	config := filepath.Join(moduleDir(tb), "config")
-	for _, name := range []string{eventing, "nats"} {
-		i.applyText(tb, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
-	}
+	config := filepath.Join(moduleDir(tb, eventingModule), "config")
 	i.applyFiles(tb, plain, config+"/core/resources/*.yaml", config+"/channels/in-memory-channel/resources/*.yaml",
 		filepath.Join(rig.Root(tb), "test", "chart", "testdata", "knative", "serving-*.yaml"))
 	i.mapper.Reset()
@@ -235,13 +248,14 @@ func (i *installation) installEventing(tb testing.TB) {
 	i.applyFiles(tb, plain, config+"/core/webhooks/defaulting.yaml", config+"/core/webhooks/resource-validation.yaml")
 }
 
-func moduleDir(tb testing.TB) string {
+// moduleDir is the source of a module that test/knative pins.
+func moduleDir(tb testing.TB, module string) string {
 	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), "go", "list", "-m", "-f", "{{.Dir}}", eventingModule)
+	cmd := exec.CommandContext(tb.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
 	cmd.Dir = filepath.Join(rig.Root(tb), "test", "knative")
 	out, err := cmd.Output()
 	if err != nil {
-		tb.Fatalf("go list -m %s: %v", eventingModule, err)
+		tb.Fatalf("go list -m %s: %v", module, err)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -264,7 +278,12 @@ func ports(u *unstructured.Unstructured) *unstructured.Unstructured {
 	default:
 		return nil // autoscalers and their like
 	}
-	own := map[string]string{"INGRESS_PORT": ingressPort, "FILTER_PORT": filterPort, "INGRESS_PORT_HTTPS": "18441", "FILTER_PORT_HTTPS": "18442"}
+	setEnv(u, map[string]string{"INGRESS_PORT": ingressPort, "FILTER_PORT": filterPort, "INGRESS_PORT_HTTPS": "18441", "FILTER_PORT_HTTPS": "18442"})
+	return u
+}
+
+// setEnv replaces what a Deployment sets in the environment already.
+func setEnv(u *unstructured.Unstructured, own map[string]string) {
 	containers, _, _ := unstructured.NestedSlice(u.Object, "spec", "template", "spec", "containers")
 	for _, c := range containers {
 		env, _, _ := unstructured.NestedSlice(c.(map[string]any), "env")
@@ -276,7 +295,6 @@ func ports(u *unstructured.Unstructured) *unstructured.Unstructured {
 		_ = unstructured.SetNestedSlice(c.(map[string]any), env, "env")
 	}
 	_ = unstructured.SetNestedSlice(u.Object, containers, "spec", "template", "spec", "containers")
-	return u
 }
 
 func (i *installation) applyFiles(tb testing.TB, change func(*unstructured.Unstructured) *unstructured.Unstructured, patterns ...string) {
@@ -501,9 +519,26 @@ func (i *installation) reconcileJobs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		i.jobs[j.UID] = done
+		if !done {
+			continue
+		}
+		if err := i.complete(ctx, j); err != nil {
+			return err
+		}
+		i.jobs[j.UID] = true
 	}
 	return nil
+}
+
+// complete says in the status of a Job that it has succeeded: Helm waits for that.
+func (i *installation) complete(ctx context.Context, j *batchv1.Job) error {
+	now := metav1.Now()
+	j.Status.StartTime, j.Status.CompletionTime, j.Status.Succeeded = &now, &now, 1
+	for _, kind := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobComplete} {
+		j.Status.Conditions = append(j.Status.Conditions, batchv1.JobCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: now, LastProbeTime: now})
+	}
+	_, err := i.node.kube.BatchV1().Jobs(j.Namespace).UpdateStatus(ctx, j, metav1.UpdateOptions{})
+	return err
 }
 
 func (i *installation) runJob(j *batchv1.Job) (bool, error) {
@@ -527,17 +562,19 @@ func (i *installation) reconcileEndpoints(ctx context.Context) error {
 		if len(s.Spec.Selector) == 0 {
 			continue
 		}
-		endpoints := i.node.kube.CoreV1().Endpoints(s.Namespace)
-		if _, err := endpoints.Get(ctx, s.Name, metav1.GetOptions{}); err == nil {
+		slices := i.node.kube.DiscoveryV1().EndpointSlices(s.Namespace)
+		if _, err := slices.Get(ctx, s.Name, metav1.GetOptions{}); err == nil {
 			continue
 		}
-		//nolint:staticcheck // what this version of Knative reads
-		subset := corev1.EndpointSubset{Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}}
-		for _, p := range s.Spec.Ports {
-			subset.Ports = append(subset.Ports, corev1.EndpointPort{Name: p.Name, Port: p.Port})
+		slice := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, Labels: map[string]string{discoveryv1.LabelServiceName: s.Name}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}},
 		}
-		//nolint:staticcheck // likewise
-		_, err := endpoints.Create(ctx, &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace}, Subsets: []corev1.EndpointSubset{subset}}, metav1.CreateOptions{})
+		for _, p := range s.Spec.Ports {
+			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &p.Port})
+		}
+		_, err := slices.Create(ctx, slice, metav1.CreateOptions{})
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

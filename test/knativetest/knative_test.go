@@ -1,4 +1,4 @@
-//go:build knative
+//go:build linux
 
 package knativetest
 

@@ -1,4 +1,4 @@
-//go:build knative
+//go:build linux
 
 package knativetest
 
@@ -38,6 +38,7 @@ type node struct {
 	programs map[string]string // paths by image
 	logs     string            // directory
 	ctx      context.Context   // of everything that runs
+	running  sync.WaitGroup
 
 	mu    sync.Mutex
 	count map[string]int // processes started, by name
@@ -106,10 +107,10 @@ func (n *node) run(p pod) (*process, error) {
 	n.count[p.name]++
 	n.mu.Unlock()
 	running := &process{cmd, make(chan struct{})}
-	go func() {
+	n.running.Go(func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(running.ended)
-	}()
+	})
 	return running, nil
 }
 
