@@ -231,3 +231,49 @@ func TestHolds(t *testing.T) {
 		t.Error("another Secret makes no difference")
 	}
 }
+
+// A server that goes away for a while costs nothing but time: when it is back it is asked again,
+// and the answer counts.
+func TestServerRestarts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	b := openBroker(t, dir)
+	url := b.url()
+	if code, _, stderr := run(t, "bus", "apply", "--nats-url", url); code != exitDone {
+		t.Fatal(stderr)
+	}
+	p, in, out := pursued(t)
+	conn, err := nats.Connect(url, append(p.options(), nats.ReconnectWait(50*time.Millisecond))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := p.listen(conn); err != nil {
+		t.Fatal(err)
+	}
+	bus, err := delivery.NewBus(conn, "/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent []event.Event
+	send := func(ctx context.Context, e event.Event) error {
+		if sent = append(sent, e); len(sent) > 1 {
+			return bus.Publish(ctx, e, model.Follow(e, issuedFact(1)))
+		}
+		return bus.Publish(ctx, e)
+	}
+	if err := p.send(t.Context(), send, "stored"); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	b = openBroker(t, dir)
+	defer b.stop()
+	if b.url() != url {
+		t.Fatalf("the server is at %s now", b.url())
+	}
+	if err := p.follow(t.Context(), time.Minute, p.askAgain(send)); err != nil || p.aims[0].Outcome != isReady {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if len(sent) != 2 || sent[1].ID() == in.ID() || model.Correlation(sent[1]) != in.ID() {
+		t.Errorf("sent %v", sent)
+	}
+}

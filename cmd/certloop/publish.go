@@ -55,7 +55,8 @@ acknowledged by JetStream; over HTTP it is accepted by a function or a broker.
 With --wait what was declared is followed until every certificate is delivered as declared
 and every issuer can be used; progress goes to stderr, the result to stdout. It is followed
 by the facts that certloop tells over NATS, or, with --http and without a NATS server, by
-the objects in the cluster of the kubeconfig, where a rejection cannot be seen.
+the objects in the cluster of the kubeconfig, where a rejection cannot be seen. Events that
+declare nothing are sent and not followed.
 
 Exit codes: 0 stored or accepted, with --wait ready; 1 failed; 2 wrong command line,
 environment or file; 3 rejected, the reasons are printed; 4 parked: the CA refused for good,

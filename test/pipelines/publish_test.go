@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certloop/certloop/pkg/cmp"
+	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/e2e/rig"
 )
@@ -120,6 +122,17 @@ func TestParked(t *testing.T) {
 		}
 	}
 	s.want(t, done, s.publish(t, rig.EndEntity("web"), "--wait"))
+
+	s.ca.Behave(func(b *responder.Behaviour) {
+		b.Reject = &cmp.StatusInfo{Status: cmp.StatusRejection, FailInfo: cmp.FailBadPOP, Text: []string{"not this one"}}
+	})
+	for range 2 {
+		got := s.publish(t, rig.EndEntity("other"), "--wait")
+		s.want(t, parked, got)
+		if r := got.results(t)[0]; r.Reason != model.ReasonRejectedByCA || !strings.Contains(r.Message, "not this one") {
+			t.Errorf("got %+v", r)
+		}
+	}
 }
 
 // Over HTTP what is declared is followed by NATS where there is one, or else by the cluster.
