@@ -363,12 +363,16 @@ func (a *attempt) replaceLostKey(ctx context.Context) error {
 	return a.report(ctx, a.outcomeOfRecord())
 }
 
-// repaired tells that outputs were put back. Where it was found by chance, before its event
-// came, that is told as well.
+// repaired tells that outputs were put back. What was found by chance, before its event came, or by
+// the event of something else, is told as well.
 func (a *attempt) repaired(deviations []ledger.Deviation) {
-	if a.in.Type() != model.SecretModified && a.in.Type() != model.SecretDeleted {
-		for _, d := range deviations {
-			a.tell(a.drifted(d))
+	var known model.SecretFact
+	if a.in.Type() == model.SecretModified || a.in.Type() == model.SecretDeleted {
+		_ = a.in.DataAs(&known) // one that says nothing is told again
+	}
+	for _, d := range deviations {
+		if e := a.drifted(d); e.Type() != a.in.Type() || d.SecretName != known.SecretName {
+			a.tell(e)
 		}
 	}
 	e := model.NewEvent(model.CertificateRestored, a.key, a.fact())

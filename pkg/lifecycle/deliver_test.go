@@ -215,3 +215,15 @@ func TestLongNames(t *testing.T) {
 		t.Error("the output was taken by another configuration")
 	}
 }
+
+// What is repaired by the event of something else, which came late, is told none the less.
+func TestRepairByALateEvent(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.edit("web-tls", func(s *corev1.Secret) { s.Data["tls.crt"] = []byte("rubbish") })
+	r.send(model.NewEvent(model.SecretDeleted, r.key("web"), model.SecretFact{SecretName: "web-tls", Cause: ledger.Absent}))
+	r.wantWhole("web")
+	r.wantTold(model.SecretModified, 1)
+	r.wantTold(model.CertificateRestored, 1)
+}
