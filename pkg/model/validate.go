@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -153,9 +152,9 @@ func dataKeys(pairs ...string) (errs *apis.FieldError) {
 	return errs
 }
 
-var dataKeyPattern = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
+var dataKeyPattern = patternOf(`^[-._a-zA-Z0-9]+$`)
 
-var dnPattern = regexp.MustCompile(`^(/|/[A-Za-z0-9.]+=.*| *[A-Za-z0-9.-]+ *=.*)$`)
+var dnPattern = patternOf(`^(/|/[A-Za-z0-9.]+=.*| *[A-Za-z0-9.-]+ *=.*)$`)
 
 // checkDN looks at the form of a distinguished name only.
 func checkDN(dn, path string) *apis.FieldError {

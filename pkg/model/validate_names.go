@@ -3,27 +3,28 @@ package model
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"unicode/utf8"
 
 	"knative.dev/pkg/apis"
 )
 
+const uuidURN = `^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:`
+
 // Patterns that the CRDs have too.
 var (
-	countryPattern      = regexp.MustCompile(`^[A-Z]{2}$`)
-	serialNumberPattern = regexp.MustCompile(`^[A-Za-z0-9 '()+,./:=?-]+$`) // a PrintableString (X.520)
+	countryPattern      = patternOf(`^[A-Z]{2}$`)
+	serialNumberPattern = patternOf(`^[A-Za-z0-9 '()+,./:=?-]+$`) // a PrintableString (X.520)
 
-	dnsNamePattern = regexp.MustCompile(`^([*][.])?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-	uriPattern     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:(//([A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?([/?#]([!-$&-~]|%[0-9A-Fa-f]{2})*)?|([!-$&-.0-~]|%[0-9A-Fa-f]{2})([!-$&-~]|%[0-9A-Fa-f]{2})*)$`)
-	webPattern     = regexp.MustCompile(`^[Hh][Tt][Tt][Pp][Ss]?:`)
-	apiRootPattern = regexp.MustCompile(`^[A-Za-z]+://[^?#]+$`)
-	emailPattern   = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+/=?^_{|}~-]+([.][A-Za-z0-9!#$%&'*+/=?^_{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	dnsNamePattern = patternOf(`^([*][.])?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	uriPattern     = patternOf(`^[A-Za-z][A-Za-z0-9+.-]*:(//([A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?([/?#]([!-$&-~]|%[0-9A-Fa-f]{2})*)?|([!-$&-.0-~]|%[0-9A-Fa-f]{2})([!-$&-~]|%[0-9A-Fa-f]{2})*)$`)
+	webPattern     = patternOf(`^[Hh][Tt][Tt][Pp][Ss]?:`)
+	apiRootPattern = patternOf(`^[A-Za-z]+://[^?#]+$`)
+	emailPattern   = patternOf(`^[A-Za-z0-9!#$%&'*+/=?^_{|}~-]+([.][A-Za-z0-9!#$%&'*+/=?^_{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-	uuidURNPattern    = regexp.MustCompile(`^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:`)
-	uuidPattern       = regexp.MustCompile(uuidURNPattern.String() + `[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$`)
-	instanceIDPattern = regexp.MustCompile(uuidURNPattern.String() + `[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$`)
+	uuidURNPattern    = patternOf(uuidURN)
+	uuidPattern       = patternOf(uuidURN + `[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$`)
+	instanceIDPattern = patternOf(uuidURN + `[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$`)
 )
 
 func (s *Subject) validate() (errs *apis.FieldError) {
