@@ -30,8 +30,9 @@ type pursuit struct {
 	news chan struct{} // something was learnt; holds one
 	back chan struct{} // the connection to NATS was lost and is there again; holds one
 
-	mu   sync.Mutex
-	aims []*aim
+	mu    sync.Mutex
+	aims  []*aim
+	about map[string][]*aim // by subject
 }
 
 // aim is one published event and how what it declares stands.
@@ -46,11 +47,12 @@ type aim struct {
 func newPursuit(t *terminal, events []event.Event) *pursuit {
 	p := &pursuit{
 		show: newDisplay(&terminal{out: t.err, noColor: t.noColor}),
-		news: make(chan struct{}, 1), back: make(chan struct{}, 1),
+		news: make(chan struct{}, 1), back: make(chan struct{}, 1), about: map[string][]*aim{},
 	}
 	for _, e := range events {
 		key, _ := model.ObjectOf(e) // was checked
-		p.aims = append(p.aims, &aim{event: e, key: key, ids: []string{e.ID()}, result: result{Type: e.Type(), Subject: e.Subject(), ID: e.ID()}})
+		a := &aim{event: e, key: key, ids: []string{e.ID()}, result: result{Type: e.Type(), Subject: e.Subject(), ID: e.ID()}}
+		p.aims, p.about[a.Subject] = append(p.aims, a), append(p.about[a.Subject], a)
 	}
 	return p
 }
@@ -153,7 +155,7 @@ func (p *pursuit) hear(msg *nats.Msg) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, a := range p.aims {
+	for _, a := range p.about[e.Subject()] {
 		if reason := msg.Header.Get(delivery.ReasonHeader); reason != "" {
 			if slices.Contains(a.ids, e.ID()) {
 				text := msg.Header.Get(delivery.ErrorHeader)
