@@ -44,7 +44,7 @@ func ownData(secret metav1.Object) map[string]json.RawMessage {
 		var fields struct {
 			Data map[string]json.RawMessage `json:"f:data"`
 		}
-		if json.Unmarshal(m.FieldsV1.Raw, &fields) == nil {
+		if json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields) == nil {
 			return fields.Data
 		}
 	}
