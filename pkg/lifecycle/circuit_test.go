@@ -141,7 +141,7 @@ func TestOutage(t *testing.T) {
 	_, prober, _ := strings.Cut(o.circuit().Prober, "/")
 	o.back()
 	back := o.now()
-	o.settle()
+	o.settleWithin(200 + 4*many)
 	o.wantDrained(back, many, prober)
 	o.wantTold(model.IssuerAvailable, 1)
 	o.wantTold(model.IssuanceMaybeOrphan, 0)

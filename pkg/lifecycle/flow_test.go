@@ -77,9 +77,12 @@ func (r *rig) lastRequest() cmp.BodyType {
 }
 
 // settle lets everything that is due later happen, for as long as a test may take.
-func (r *rig) settle() {
+func (r *rig) settle() { r.t.Helper(); r.settleWithin(200) }
+
+// settleWithin does so with so many alarms at most.
+func (r *rig) settleWithin(alarms int) {
 	r.t.Helper()
-	for range 200 {
+	for range alarms {
 		if len(r.later) == 0 {
 			return
 		}
