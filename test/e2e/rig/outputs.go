@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	toolswatch "k8s.io/client-go/tools/watch"
 
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -20,12 +22,32 @@ import (
 const onlyOutputs = model.RoleLabel + "=" + model.RoleOutput
 
 // followSecrets calls visit with every version of every Secret that a label selector
-// selects, those that exist first, until the test ends. The API server remembers
-// enough that none is missed.
+// selects, those that exist first, until the test ends. A watch that the API server ends, because
+// the machine is too busy to follow, goes on where it was: none is missed.
 func (w *World) followSecrets(tb testing.TB, selector string, visit func(watch.EventType, *corev1.Secret)) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	changes, err := w.objects.Resource(resources["Secret"]).Namespace(w.Namespace).Watch(ctx, metav1.ListOptions{LabelSelector: selector})
+	secrets := w.objects.Resource(resources["Secret"]).Namespace(w.Namespace)
+	note := func(what watch.EventType, object runtime.Object) {
+		s := new(corev1.Secret)
+		if u, ok := object.(*unstructured.Unstructured); ok && runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, s) == nil {
+			visit(what, s)
+		}
+	}
+	present, err := secrets.List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		cancel()
+		tb.Fatal(err)
+	}
+	for i := range present.Items {
+		note(watch.Added, &present.Items[i])
+	}
+	changes, err := toolswatch.NewRetryWatcherWithContext(ctx, present.GetResourceVersion(), &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.LabelSelector = selector
+			return secrets.Watch(ctx, opts)
+		},
+	})
 	if err != nil {
 		cancel()
 		tb.Fatal(err)
@@ -33,12 +55,7 @@ func (w *World) followSecrets(tb testing.TB, selector string, visit func(watch.E
 	var done sync.WaitGroup
 	done.Go(func() {
 		for e := range changes.ResultChan() {
-			if u, ok := e.Object.(*unstructured.Unstructured); ok {
-				s := new(corev1.Secret)
-				if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, s) == nil {
-					visit(e.Type, s)
-				}
-			}
+			note(e.Type, e.Object)
 		}
 	})
 	tb.Cleanup(func() { changes.Stop(); cancel(); done.Wait() })
