@@ -75,10 +75,11 @@ func servingGVR() schema.GroupVersionResource {
 // newCluster makes a cluster with nothing but NATS in it, where what is applied runs.
 func newCluster(tb testing.TB) *installation {
 	tb.Helper()
+	images := programs(tb)
 	startDNS(tb)
 	startNATS(tb)
 	i := &installation{deployments: map[string]*deployment{}, services: map[string]*service{}, jobs: map[types.UID]bool{}}
-	i.connect(tb, kubetest.StartOwn(tb))
+	i.connect(tb, kubetest.StartOwn(tb), images)
 	i.serve(tb)
 	for _, name := range []string{eventing, serving, "nats"} {
 		i.applyText(tb, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
@@ -110,7 +111,7 @@ func startNATS(tb testing.TB) {
 	}
 }
 
-func (i *installation) connect(tb testing.TB, cluster *kubetest.Cluster) {
+func (i *installation) connect(tb testing.TB, cluster *kubetest.Cluster, images map[string]string) {
 	tb.Helper()
 	i.cluster = cluster
 	cfg := cluster.Config()
@@ -128,7 +129,7 @@ func (i *installation) connect(tb testing.TB, cluster *kubetest.Cluster) {
 	}
 	i.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(found))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	i.node = &node{tb: tb, config: cfg, kube: kube, programs: programs(tb), logs: logs(tb), ctx: ctx, count: map[string]int{}}
+	i.node = &node{tb: tb, config: cfg, kube: kube, programs: images, logs: logs(tb), ctx: ctx, count: map[string]int{}}
 	var all sync.WaitGroup
 	all.Go(func() { i.reconcile(ctx) })
 	tb.Cleanup(func() { cancel(); all.Wait(); i.node.running.Wait() })
@@ -155,12 +156,13 @@ func logs(tb testing.TB) string {
 func programs(tb testing.TB) map[string]string {
 	tb.Helper()
 	all := map[string]string{
-		"ko://" + eventingModule + "/cmd/mtping":         rig.Binary(tb, "knative/mtping"),
-		"ko://" + eventingModule + "/cmd/broker/ingress": rig.Binary(tb, "knative/ingress"),
-		"ko://" + eventingModule + "/cmd/broker/filter":  rig.Binary(tb, "knative/filter"),
-		"ko://" + eventingModule + "/cmd/webhook":        rig.Binary(tb, "knative/eventing-webhook"),
-		"ko://" + servingModule + "/cmd/webhook":         rig.Binary(tb, "knative/serving-webhook"),
-		"apiserver_receive_adapter":                      rig.Binary(tb, "knative/apiserver_receive_adapter"),
+		"ko://" + eventingModule + "/cmd/mtping":         knativeProgram(tb, "mtping"),
+		"ko://" + eventingModule + "/cmd/broker/ingress": knativeProgram(tb, "ingress"),
+		"ko://" + eventingModule + "/cmd/broker/filter":  knativeProgram(tb, "filter"),
+		"ko://" + eventingModule + "/cmd/webhook":        knativeProgram(tb, "eventing-webhook"),
+		"ko://" + servingModule + "/cmd/webhook":         knativeProgram(tb, "serving-webhook"),
+		"kncontrol":                                      knativeProgram(tb, "kncontrol"),
+		"apiserver_receive_adapter":                      knativeProgram(tb, "apiserver_receive_adapter"),
 		// Runs in kncontrol.
 		"ko://" + eventingModule + "/cmd/in_memory/channel_dispatcher": elsewhere,
 	}
@@ -168,6 +170,16 @@ func programs(tb testing.TB) map[string]string {
 		all["certloop/"+name+":"+chartVersion(tb)] = rig.Binary(tb, name)
 	}
 	return all
+}
+
+// knativeProgram is the path of one of Knative's programs.
+func knativeProgram(tb testing.TB, name string) string {
+	tb.Helper()
+	path := filepath.Join(rig.Root(tb), "bin", "knative", name)
+	if _, err := os.Stat(path); err != nil {
+		rig.Missing(tb, path+" is not there: run `make knative`")
+	}
+	return path
 }
 
 // chartVersion is the tag of the images in deploy/knative.
@@ -355,7 +367,6 @@ func (i *installation) startControl(tb testing.TB) {
 	i.applyText(tb, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: kncontrol},
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin},
 subjects: [{kind: ServiceAccount, name: `+controlAccount+`, namespace: `+eventing+`}]}`)
-	i.node.programs["kncontrol"] = rig.Binary(tb, "knative/kncontrol")
 	control := pod{namespace: eventing, name: "kncontrol", spec: corev1.PodSpec{
 		ServiceAccountName: controlAccount,
 		Containers:         []corev1.Container{{Image: "kncontrol", Env: []corev1.EnvVar{{Name: "WEBHOOK_PORT", Value: webhookPort}, {Name: "SYSTEM_NAMESPACE", Value: eventing}}}},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -111,7 +112,9 @@ func (i *installation) helm(t *testing.T, arguments ...string) (stdout, stderr s
 	cmd.Env = []string{"KUBECONFIG=" + i.cluster.Kubeconfig(), "HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints
+	began := time.Now()
 	err = cmd.Run()
+	t.Logf("helm %s took %s", arguments[0], time.Since(began).Round(100*time.Millisecond))
 	return out.String(), complaints.String(), err
 }
 

@@ -19,9 +19,13 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/model"
@@ -47,9 +51,12 @@ func TestKnative(t *testing.T) {
 	t.Run("a PingSource reaches expiry-scan", func(t *testing.T) { i.ping(t, bus) })
 	t.Run("a deleted Secret is restored", func(t *testing.T) { i.deleted(t, bus) })
 	t.Run("and also while nobody watches, by the sweep", i.missed)
+	t.Run("a certificate that is due is renewed", i.due)
 	t.Run("without work there are no Pods, and the next event starts one", i.zero)
 	t.Run("functions and dispatch die under load", func(t *testing.T) { i.storm(t, bus) })
 	t.Run("nobody lacked a right", i.rights)
+	t.Run("and everybody was himself", i.identities)
+	t.Run("who was told to stop did", i.stopped)
 }
 
 func (i *installation) object(t *testing.T, ca *rig.Responder) {
@@ -193,6 +200,26 @@ func (i *installation) adapterOf(t *testing.T, source string) *deployment {
 	return i.deployments[list.Items[0].Name]
 }
 
+// due enrolls a certificate that has to be renewed after half a minute, a third of its life: a scan finds
+// that, and tells renew.
+func (i *installation) due(t *testing.T) {
+	i.World.Apply(t, rig.EndEntity("brief", "validity: 90s", "renewBefore: 80s"))
+	i.WaitReady(t, patience, "brief")
+	first := rig.Pair(t, i.Secret(t, "brief-tls")).SerialNumber
+	i.schedule(t, "certloop-scan", everyTwoSeconds)
+	defer i.schedule(t, "certloop-scan", "0 0 1 1 *")
+	rig.Eventually(t, patience, "another certificate", func() error {
+		if rig.Pair(t, i.Secret(t, "brief-tls")).SerialNumber.Cmp(first) == 0 {
+			return errors.New("it is the same")
+		}
+		return nil
+	})
+	if i.node.started("certloop-renew") == 0 {
+		t.Error("renew was not started")
+	}
+	i.Delete(t, model.CertificateKind, "brief") // lest it is renewed for ever
+}
+
 func (i *installation) zero(t *testing.T) {
 	rig.Eventually(t, patience, "no Pod of any function", func() error {
 		i.mu.Lock()
@@ -287,5 +314,39 @@ func (i *installation) rights(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// The rights of a Pod are those of its service account: nobody was an administrator.
+func (i *installation) identities(t *testing.T) {
+	for _, account := range []string{"certloop-enroll", "certloop-renew", "certloop-watch-secrets", "certloop-expiry-scan", "certloop-certificate-source", "certloop-secret-source"} {
+		cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(i.node.logs, home+"."+account+".kubeconfig"))
+		if err != nil {
+			t.Error(err) // it never ran
+			continue
+		}
+		client, err := kubernetes.NewForConfig(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		self, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if err != nil || self.Status.UserInfo.Username != "system:serviceaccount:"+home+":"+account {
+			t.Errorf("%s: got %v, %v", account, self.Status.UserInfo, err)
+		}
+		if _, err := client.CoreV1().Secrets(eventing).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+			t.Errorf("%s lists the Secrets of another namespace: %v", account, err)
+		}
+	}
+}
+
+// Functions that were stopped for want of work ended by themselves.
+func (i *installation) stopped(t *testing.T) {
+	i.node.mu.Lock()
+	defer i.node.mu.Unlock()
+	if i.node.drained == 0 {
+		t.Error("none was stopped")
+	}
+	for _, err := range i.node.stubborn {
+		t.Error(err)
 	}
 }

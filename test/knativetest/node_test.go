@@ -40,8 +40,10 @@ type node struct {
 	ctx      context.Context   // of everything that runs
 	running  sync.WaitGroup
 
-	mu    sync.Mutex
-	count map[string]int // processes started, by name
+	mu       sync.Mutex
+	count    map[string]int // processes started, by name
+	drained  int            // functions that were stopped
+	stubborn []error        // of those that did not stop as they should
 }
 
 // elsewhere is the program of an image that somebody else runs.
@@ -62,14 +64,22 @@ type process struct {
 
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
 
-// stop asks for the end, and returns when it has come.
-func (p *process) stop() {
+// grace is how long a process may take to end when it is asked to: a Pod's, unless it says otherwise.
+const grace = 30 * time.Second
+
+// stop asks for the end, and returns when it has come. It is an error when it did not come by itself.
+func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+		if !p.cmd.ProcessState.Success() {
+			return fmt.Errorf("after SIGTERM: %s", p.cmd.ProcessState)
+		}
+		return nil
+	case <-time.After(grace):
 		p.kill()
 		<-p.ended
+		return fmt.Errorf("it still ran %s after SIGTERM", grace)
 	}
 }
 
@@ -291,7 +301,7 @@ func (s *service) start(ctx context.Context) error {
 	}
 	s.process, s.backend = running, &url.URL{Scheme: "http", Host: fmt.Sprint("127.0.0.1:", p.port)}
 	for deadline := time.Now().Add(readyAfter); time.Now().Before(deadline) && !running.over() && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if ready(ctx, s.backend.String()+"/health/readiness") {
+		if ready(ctx, s.backend.String()+p.spec.Containers[0].ReadinessProbe.HTTPGet.Path) {
 			return nil
 		}
 	}
@@ -323,8 +333,23 @@ func (s *service) reap() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil && s.active == 0 && time.Since(s.used) > idleAfter {
-		go s.process.stop()
+		idle := s.process
+		s.node.running.Go(func() { s.node.drain(s.pod.name, idle) })
 		s.process = nil
+	}
+}
+
+// drain stops a Pod that has nothing to do, as a kubelet would.
+func (n *node) drain(name string, p *process) {
+	if p.over() { // killed before
+		return
+	}
+	err := p.stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.drained++
+	if err != nil && n.ctx.Err() == nil {
+		n.stubborn = append(n.stubborn, fmt.Errorf("%s: %w", name, err))
 	}
 }
 
