@@ -1,7 +1,9 @@
 // Command kncontrol runs, in one process, what of Knative Eventing's control plane an
 // end-to-end test needs: the controllers of brokers, triggers, channels and sources, the
 // defaulting and validating webhooks, and the dispatcher of in-memory channels. KUBECONFIG
-// and WEBHOOK_PORT say where; everything else is as Knative's own manifests have it.
+// and WEBHOOK_PORT say where; everything else is as Knative's own manifests have it. Knative's
+// own webhook program answers probes on the port that the dispatcher insists on, so the two
+// cannot share a network.
 package main
 
 import (
