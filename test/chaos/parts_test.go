@@ -84,7 +84,7 @@ func playCA(ctx context.Context, log *slog.Logger, args []string) error {
 	}
 	fmt.Println("READY", "url="+ca.URL)
 	<-ctx.Done()
-	return ca.Close()
+	return ca.Close() //nolint:contextcheck // it ends what listens, without asking anybody
 }
 
 // playWorker runs functions as the all-in-one does, without a source of events: the
