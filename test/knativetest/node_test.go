@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,11 +59,15 @@ type pod struct {
 
 // process is a running pod.
 type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
+	cmd    *exec.Cmd
+	ended  chan struct{}
+	killed atomic.Bool // by the test, which may not have come to its end yet
 }
 
-func (p *process) kill() { _ = p.cmd.Process.Kill() }
+func (p *process) kill() {
+	p.killed.Store(true)
+	_ = p.cmd.Process.Kill()
+}
 
 // grace is how long a process may take to end when it is asked to: a Pod's, unless it says otherwise.
 const grace = 30 * time.Second
@@ -77,7 +82,7 @@ func (p *process) stop() error {
 		}
 		return nil
 	case <-time.After(grace):
-		p.kill()
+		_ = p.cmd.Process.Kill()
 		<-p.ended
 		return fmt.Errorf("it still ran %s after SIGTERM", grace)
 	}
@@ -116,7 +121,7 @@ func (n *node) run(p pod) (*process, error) {
 	n.mu.Lock()
 	n.count[p.name]++
 	n.mu.Unlock()
-	running := &process{cmd, make(chan struct{})}
+	running := &process{cmd: cmd, ended: make(chan struct{})}
 	n.running.Go(func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(running.ended)
@@ -341,10 +346,10 @@ func (s *service) reap() {
 
 // drain stops a Pod that has nothing to do, as a kubelet would.
 func (n *node) drain(name string, p *process) {
-	if p.over() { // killed before
+	err := p.stop()
+	if p.killed.Load() {
 		return
 	}
-	err := p.stop()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.drained++
