@@ -368,10 +368,11 @@ func (a *attempt) replaceLostKey(ctx context.Context) error {
 func (a *attempt) repaired(deviations []ledger.Deviation) {
 	var known model.SecretFact
 	if a.in.Type() == model.SecretModified || a.in.Type() == model.SecretDeleted {
-		_ = a.in.DataAs(&known) // one that says nothing is told again
+		_ = a.in.DataAs(&known) // one that names no Secret is about any
 	}
 	for _, d := range deviations {
-		if e := a.drifted(d); e.Type() != a.in.Type() || d.SecretName != known.SecretName {
+		e := a.drifted(d)
+		if e.Type() != a.in.Type() || known.SecretName != "" && known.SecretName != d.SecretName {
 			a.tell(e)
 		}
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/certloop/certloop/pkg/lifecycle"
 	"github.com/certloop/certloop/pkg/model"
 	"github.com/certloop/certloop/test/eventtest"
+	"github.com/certloop/certloop/test/freeport"
 	"github.com/certloop/certloop/test/kubetest"
 )
 
@@ -74,7 +75,7 @@ func newRig(t testing.TB, behave func(*responder.Config)) *rig {
 	if behave != nil {
 		behave(&cfg)
 	}
-	if r.ca, err = responder.Start(cfg, ""); err != nil {
+	if r.ca, err = responder.Start(cfg, freeport.Address(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.stopCA)
