@@ -116,6 +116,11 @@ func (a *attempt) bring(ctx context.Context) (delivered bool, err error) {
 // so again and again. stop says that all is reported.
 func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []ledger.Deviation) (stop bool, err error) {
 	rewritten := a.wasDelivered()
+	if !rewritten {
+		if err := a.upToDate(ctx); err != nil {
+			return true, err
+		}
+	}
 	if rewritten {
 		switch adopted, err := a.adoptReplacement(ctx, found); {
 		case err != nil:
@@ -145,6 +150,19 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 func (a *attempt) wasDelivered() bool {
 	st := &a.cert.Status
 	return st.Revision == a.rec.Current.Revision && st.ObservedGeneration == a.cert.Generation
+}
+
+// upToDate is a conflict where somebody has reported since the configuration was read: the output
+// may have been delivered then, and changed by a third since.
+func (a *attempt) upToDate(ctx context.Context) error {
+	if a.promoted { // by us: nobody can have delivered it
+		return nil
+	}
+	now, err := a.o.Ledger.Certificate(ctx, a.key)
+	if err == nil && now.ResourceVersion != a.cert.ResourceVersion {
+		return fmt.Errorf("%w: the configuration has another status by now", ledger.ErrConflict)
+	}
+	return err
 }
 
 // mark writes the marks of what was adopted beside it, and tells.

@@ -102,18 +102,32 @@ type sight struct {
 
 // obtainFor is obtain for who has read the configuration already.
 func (o *Obtainer) obtainFor(ctx context.Context, seen sight, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
+	var repairs []event.Event
 	for look := range looks {
 		if out, err = o.attempt(ctx, seen, key, purpose, in, look > 0); !errors.Is(err, ledger.ErrConflict) {
 			break
 		}
+		repairs = append(repairs, repairsIn(out)...) // the next look finds nothing wrong any more
 		seen = sight{}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
 	}
-	return out, nil
+	return append(repairs, out...), nil
 }
 
+// repairsIn are the facts that tell of outputs put back, which hold whatever came afterwards.
+func repairsIn(facts []event.Event) (repairs []event.Event) {
+	for _, e := range facts {
+		switch e.Type() {
+		case model.SecretModified, model.SecretDeleted, model.CertificateRestored:
+			repairs = append(repairs, e)
+		}
+	}
+	return repairs
+}
+
+// attempt makes one look. What it has to tell is given also where it fails, but may not hold then.
 func (o *Obtainer) attempt(ctx context.Context, seen sight, key types.NamespacedName, purpose string, in event.Event, again bool) (_ []event.Event, err error) {
 	cert := seen.cert
 	if cert == nil {
@@ -132,7 +146,7 @@ func (o *Obtainer) attempt(ctx context.Context, seen sight, key types.Namespaced
 		act = a.end
 	}
 	if err := act(ctx); err != nil {
-		return nil, err
+		return a.facts, err
 	}
 	a.stand(was)
 	if a.answer {
@@ -168,6 +182,7 @@ type attempt struct {
 	answer   bool // the CA has answered, authentically
 	config   string
 	facts    []event.Event
+	promoted bool           // this attempt has put a certificate into use
 	again    bool           // it is not the first look: somebody wrote meanwhile
 	seen     sight          // what was known before
 	found    ledger.Outputs // the output as it was read or written last; nil before

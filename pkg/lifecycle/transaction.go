@@ -302,6 +302,7 @@ func (a *attempt) finish(ctx context.Context, step cmp.Step) error {
 	if err := a.save(ctx, "promote"); err != nil {
 		return err
 	}
+	a.promoted = true
 	if err := a.deliver(ctx); err != nil {
 		return err
 	}
