@@ -132,7 +132,7 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 			return true, err
 		}
 	}
-	began := a.o.now()
+	began, drifts := a.o.now(), a.drifts(found, deviations)
 	if err := a.replace(ctx, found); err != nil {
 		return true, a.undelivered(ctx, err)
 	}
@@ -140,7 +140,7 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 		a.trace(began, "project", d.SecretName)
 	}
 	if rewritten {
-		a.repaired(deviations)
+		a.repaired(drifts)
 	}
 	return false, nil
 }
@@ -381,16 +381,12 @@ func (a *attempt) replaceLostKey(ctx context.Context) error {
 	return a.report(ctx, a.outcomeOfRecord())
 }
 
-// repaired tells that outputs were put back. What was found by chance, before its event came, or by
-// the event of something else, is told as well.
-func (a *attempt) repaired(deviations []ledger.Deviation) {
-	var known model.SecretFact
-	if a.in.Type() == model.SecretModified || a.in.Type() == model.SecretDeleted {
-		_ = a.in.DataAs(&known) // one that names no Secret is about any
-	}
-	for _, d := range deviations {
-		e := a.drifted(d)
-		if e.Type() != a.in.Type() || known.SecretName != "" && known.SecretName != d.SecretName {
+// repaired tells that outputs were put back, and from what, unless the event that led here says so.
+// Whoever else sees a change tells of it under the same id, which the history holds once; an event
+// of another change of the same Secret, come late, has another one.
+func (a *attempt) repaired(drifts []event.Event) {
+	for _, e := range drifts {
+		if !a.toldBy(e) {
 			a.tell(e)
 		}
 	}
@@ -399,12 +395,25 @@ func (a *attempt) repaired(deviations []ledger.Deviation) {
 	a.tell(e)
 }
 
-func (a *attempt) drifted(d ledger.Deviation) event.Event {
-	eventType := model.SecretModified
-	if d.Cause == ledger.Absent {
-		eventType = model.SecretDeleted
+// toldBy: the event that led here tells of a drift. One that names no Secret may be about any; of
+// which deletion one tells cannot be seen.
+func (a *attempt) toldBy(drift event.Event) bool {
+	if a.in.Type() != drift.Type() {
+		return false
 	}
-	e := model.NewEvent(eventType, a.key, model.SecretFact{SecretName: d.SecretName, Cause: d.Cause})
-	e.SetID(model.DerivedID(eventType, string(a.cert.UID), d.SecretName, a.in.ID()))
-	return e
+	var known, now model.SecretFact
+	_ = a.in.DataAs(&known)
+	_ = drift.DataAs(&now) // of our own making
+	if known.SecretName == "" {
+		return true
+	}
+	return known.SecretName == now.SecretName && (drift.Type() == model.SecretDeleted || a.in.ID() == drift.ID())
+}
+
+// drifts are the facts that tell how outputs are not as they should be.
+func (a *attempt) drifts(found ledger.Outputs, deviations []ledger.Deviation) (all []event.Event) {
+	for _, d := range deviations {
+		all = append(all, driftFact(a.cert, found, a.rec, d, a.in))
+	}
+	return all
 }

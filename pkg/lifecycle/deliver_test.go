@@ -226,4 +226,10 @@ func TestRepairByALateEvent(t *testing.T) {
 	r.wantWhole("web")
 	r.wantTold(model.SecretModified, 1)
 	r.wantTold(model.CertificateRestored, 1)
+
+	r.edit("web-tls", func(s *corev1.Secret) { s.Data["tls.key"] = []byte("rubbish") })
+	r.send(model.NewEvent(model.SecretModified, r.key("web"), model.SecretFact{SecretName: "web-tls", Cause: "an earlier change"}))
+	r.wantWhole("web")
+	r.wantTold(model.SecretModified, 2)
+	r.wantTold(model.CertificateRestored, 2)
 }
