@@ -152,6 +152,20 @@ func (l *lives) work(t *testing.T) {
 	l.issued = append(l.issued, name)
 }
 
+// atRenewal is the step that nobody comes to who has nothing to renew.
+const atRenewal = "exchange kur"
+
+// waitForOld waits until there is a certificate that can be renewed.
+func (l *lives) waitForOld(t *testing.T) {
+	t.Helper()
+	rig.Eventually(t, rig.Patience, "a certificate to renew", func() error {
+		if !slices.ContainsFunc(l.issued, func(name string) bool { return l.there(t, name) }) {
+			return fmt.Errorf("none of %q is there", l.issued)
+		}
+		return nil
+	})
+}
+
 // Moments that only the gate sees.
 const (
 	atRequest = "request on its way" // the CA never sees it
@@ -203,6 +217,9 @@ func (l *lives) dieAt(t *testing.T, step string) {
 		l.on(func(e *exchange) { murder(e); panic(http.ErrAbortHandler) }, nil)
 	case atAnswer:
 		l.on(nil, murder)
+	}
+	if step == atRenewal {
+		l.waitForOld(t)
 	}
 	l.work(t)
 	select {
