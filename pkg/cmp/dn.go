@@ -303,18 +303,28 @@ func parseOID(s string) (asn1.ObjectIdentifier, bool) {
 
 // encode encodes the attribute with a value.
 func (a attribute) encode(value string) ([]byte, error) {
-	least := max(a.least, 1)
-	if n := utf8.RuneCountInString(value); n < least || a.most > 0 && n > a.most {
-		return nil, fmt.Errorf("value of %s: %d characters are outside of %d to %d", a.short, n, least, a.most)
-	}
-	t := orDefault(a.tag, tag.UTF8String)
-	if !fitsString(t, value) {
-		return nil, fmt.Errorf("value of %s: has characters it must not have", a.short)
+	if err := a.check(value); err != nil {
+		return nil, err
 	}
 	var w writer
-	w.primitive(t, []byte(value))
+	w.primitive(a.string(), []byte(value))
 	return encodeAVA(a.oid, w.b), nil
 }
+
+// check says whether text can be a value of a.
+func (a attribute) check(value string) error {
+	least := max(a.least, 1)
+	if n := utf8.RuneCountInString(value); n < least || a.most > 0 && n > a.most {
+		return fmt.Errorf("value of %s: %d characters are outside of %d to %d", a.short, n, least, a.most)
+	}
+	if !fitsString(a.string(), value) {
+		return fmt.Errorf("value of %s: has characters it must not have", a.short)
+	}
+	return nil
+}
+
+// string is the string type that values of a are given.
+func (a attribute) string() tag.Tag { return orDefault(a.tag, tag.UTF8String) }
 
 func fitsString(t tag.Tag, value string) bool {
 	switch t {

@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// String is n in the notation of RFC 4514. Types are written by the names
-// [ParseName] knows, or as OIDs; the NULL-DN is a slash.
+// String is n in the notation of RFC 4514, such that [ParseName] reads an equal name.
+// Types are written by the names it knows, or as OIDs, and values that it would refuse as
+// text, such as a C of one character, as # and hexadecimal DER; the NULL-DN is a slash.
 func (n Name) String() string {
 	if n == nil {
 		return ""
@@ -32,26 +33,28 @@ func (n Name) String() string {
 func rdnText(rdn []ava) string {
 	texts := make([]string, len(rdn))
 	for i, a := range rdn {
-		texts[i] = a.kind() + "=" + a.value4514()
+		kind := a.kind()
+		texts[i] = kind.short + "=" + a.value4514(kind)
 	}
 	return strings.Join(texts, "+")
 }
 
-func (a ava) kind() string {
+// kind is the type of a.
+func (a ava) kind() attribute {
 	p := newParser([]byte(a.oid), inName)
 	oid := p.oid("type")
 	for _, known := range attributes {
 		if known.oid.Equal(oid) {
-			return known.short
+			return known
 		}
 	}
-	return oid.String()
+	return attribute{short: oid.String(), oid: oid}
 }
 
-// value4514 is the value of a as RFC 4514 §2.4 writes it.
-func (a ava) value4514() string {
+// value4514 is the value of a, which is of that kind, as RFC 4514 §2.4 writes it.
+func (a ava) value4514(kind attribute) string {
 	text, ok := a.text()
-	if !ok || text == "" {
+	if !ok || kind.check(text) != nil {
 		var w writer
 		w.primitive(a.tag, a.content)
 		return "#" + hex.EncodeToString(w.b)
