@@ -115,13 +115,13 @@ func (a *attempt) bring(ctx context.Context) (delivered bool, err error) {
 // write puts the outputs right, unless somebody had a reason to change them, or would do
 // so again and again. stop says that all is reported.
 func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []ledger.Deviation) (stop bool, err error) {
+	var drifts []event.Event
 	rewritten := a.wasDelivered()
 	if !rewritten {
 		if err := a.upToDate(ctx); err != nil {
 			return true, err
 		}
-	}
-	if rewritten {
+	} else {
 		switch adopted, err := a.adoptReplacement(ctx, found); {
 		case err != nil:
 			return true, err
@@ -131,8 +131,9 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 		if stop, err := a.contested(ctx, found); stop || err != nil {
 			return true, err
 		}
+		drifts = a.drifts(found, deviations) // as it is before it is put right
 	}
-	began, drifts := a.o.now(), a.drifts(found, deviations)
+	began := a.o.now()
 	if err := a.replace(ctx, found); err != nil {
 		return true, a.undelivered(ctx, err)
 	}
