@@ -1,12 +1,10 @@
 package model
 
 import (
-	"os"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 )
 
 // What holds where a specification does not say is what the API server puts there.
@@ -32,21 +30,7 @@ func TestDefaultsAreThoseOfTheDefinitions(t *testing.T) {
 // defaultOf is the default of a field below spec, as the definition of a resource has it.
 func defaultOf(t *testing.T, resource string, path ...string) any {
 	t.Helper()
-	text, err := os.ReadFile("../../deploy/knative/crds/certloop.io_" + resource + ".yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var crd struct {
-		Spec struct {
-			Versions []struct {
-				Schema struct{ OpenAPIV3Schema object }
-			}
-		}
-	}
-	if err := yaml.Unmarshal(text, &crd); err != nil {
-		t.Fatal(err)
-	}
-	at := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+	at := definition(t, resource)
 	for _, name := range append([]string{"spec"}, path...) {
 		properties, _ := at["properties"].(map[string]any)
 		if at, _ = properties[name].(map[string]any); at == nil {

@@ -143,9 +143,8 @@ func fieldComments(t *testing.T) map[string]string {
 	return found
 }
 
-// resourceSchema is that of a custom resource as an event bears it: metadata may be left out,
-// status is ours, and what is misspelt is refused.
-func resourceSchema(t *testing.T, kind, resource string) object {
+// definition is the schema of a custom resource, as its CustomResourceDefinition has it.
+func definition(t *testing.T, resource string) object {
 	t.Helper()
 	text, err := os.ReadFile("../../deploy/knative/crds/certloop.io_" + resource + ".yaml")
 	if err != nil {
@@ -163,7 +162,14 @@ func resourceSchema(t *testing.T, kind, resource string) object {
 	if err := yaml.Unmarshal(text, &crd); err != nil {
 		t.Fatal(err)
 	}
-	schema := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+	return crd.Spec.Versions[0].Schema.OpenAPIV3Schema
+}
+
+// resourceSchema is that of a custom resource as an event bears it: metadata may be left out,
+// status is ours, and what is misspelt is refused.
+func resourceSchema(t *testing.T, kind, resource string) object {
+	t.Helper()
+	schema := definition(t, resource)
 	strict(schema)
 	properties := schema["properties"].(object)
 	delete(properties, "status")
