@@ -4,51 +4,53 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
-	"knative.dev/pkg/apis"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Validate reports everything that is wrong with the specification, all at once.
 // The API server enforces the same rules; this serves those who publish events.
-func (s *CMPCertificateSpec) Validate() (errs *apis.FieldError) {
-	errs = errs.Also(oneOf(s.Type, "type", EndEntity, CMPIdentity))
-	errs = errs.Also(checkLabel(s.NetworkFunction, "networkFunction")).Also(checkLabel(s.Purpose, "purpose"))
-	errs = errs.Also(s.IssuerRef.validate().ViaField("issuerRef"))
-	errs = errs.Also(oneOf(s.Origin, "origin", OriginCreate, OriginAdopt, OriginAutomatic, OriginManual))
-	errs = errs.Also(s.PrivateKey.validate().ViaField("privateKey"))
-	errs = errs.Also(s.validateNames())
-	errs = errs.Also(usages(s.KeyUsages, "keyUsages", KeyUsageNames()))
-	errs = errs.Also(usages(s.ExtendedKeyUsages, "extendedKeyUsages", ExtendedKeyUsageOIDs()))
-	errs = errs.Also(oneOf(s.BasicConstraints, "basicConstraints", EndEntity))
-	errs = errs.Also(s.validateTimes())
-	errs = errs.Also(s.Output.validate().ViaField("output"))
-	errs = errs.Also(s.CABundle.validate().ViaField("caBundle")).Also(s.validateBundle())
-	return errs.Also(oneOf(s.DeletionPolicy, "deletionPolicy", DeletionKeep, DeletionDelete, DeletionRevokeAndDelete))
+func (s *CMPCertificateSpec) Validate() field.ErrorList {
+	at := field.NewPath("spec")
+	return slices.Concat(
+		oneOf(at.Child("type"), s.Type, EndEntity, CMPIdentity),
+		checkLabel(at.Child("networkFunction"), s.NetworkFunction),
+		checkLabel(at.Child("purpose"), s.Purpose),
+		s.IssuerRef.validate(at.Child("issuerRef")),
+		oneOf(at.Child("origin"), s.Origin, OriginCreate, OriginAdopt, OriginAutomatic, OriginManual),
+		s.PrivateKey.validate(at.Child("privateKey")),
+		s.validateNames(at),
+		usages(at.Child("keyUsages"), s.KeyUsages, KeyUsageNames()),
+		usages(at.Child("extendedKeyUsages"), s.ExtendedKeyUsages, ExtendedKeyUsageOIDs()),
+		oneOf(at.Child("basicConstraints"), s.BasicConstraints, EndEntity),
+		s.validateTimes(at),
+		s.Output.validate(at.Child("output")),
+		s.CABundle.validate(at.Child("caBundle")),
+		s.validateBundle(at.Child("caBundle")),
+		oneOf(at.Child("deletionPolicy"), s.DeletionPolicy, DeletionKeep, DeletionDelete, DeletionRevokeAndDelete),
+	)
 }
 
-func checkLabel(value, path string) *apis.FieldError {
+func checkLabel(at *field.Path, value string) field.ErrorList {
 	if len(validation.IsValidLabelValue(value)) > 0 {
-		return invalid(value, path, "must be at most 63 letters, digits, '-', '_' and '.', the first and last a letter or digit")
+		return invalid(at, value, "must be at most 63 letters, digits, '-', '_' and '.', the first and last a letter or digit")
 	}
 	return nil
 }
 
-func (r IssuerReference) validate() (errs *apis.FieldError) {
+func (r IssuerReference) validate(at *field.Path) (errs field.ErrorList) {
 	if r.Name == "" {
-		errs = apis.ErrMissingField("name")
+		errs = append(errs, field.Required(at.Child("name"), "name a CMPIssuer or CMPClusterIssuer"))
 	} else {
-		for _, p := range validation.IsDNS1123Subdomain(r.Name) {
-			errs = errs.Also(invalid(r.Name, "name", p))
-		}
+		errs = invalid(at.Child("name"), r.Name, validation.IsDNS1123Subdomain(r.Name)...)
 	}
-	return errs.Also(oneOf(r.Kind, "kind", IssuerKind, ClusterIssuerKind))
+	return append(errs, oneOf(at.Child("kind"), r.Kind, IssuerKind, ClusterIssuerKind)...)
 }
 
-func (k PrivateKey) validate() *apis.FieldError {
+func (k PrivateKey) validate(at *field.Path) field.ErrorList {
 	var sizes []int
 	switch k.Algorithm {
 	case "", ECDSA:
@@ -58,24 +60,21 @@ func (k PrivateKey) validate() *apis.FieldError {
 	case Ed25519:
 	default:
 		if strings.EqualFold(k.Algorithm, "secp256k1") {
-			return invalid(k.Algorithm, "algorithm", "secp256k1 is no curve of TLS or 3GPP TS 33.310: use ECDSA with size 256, which is P-256 (secp256r1)")
+			return invalid(at.Child("algorithm"), k.Algorithm, "secp256k1 is no curve of TLS or 3GPP TS 33.310: use ECDSA with size 256, which is P-256 (secp256r1)")
 		}
-		return invalid(k.Algorithm, "algorithm", "must be one of ECDSA, RSA, Ed25519")
+		return oneOf(at.Child("algorithm"), k.Algorithm, ECDSA, RSA, Ed25519)
 	}
 	if k.Size == 0 || slices.Contains(sizes, k.Size) {
 		return nil
 	}
-	return invalid(strconv.Itoa(k.Size), "size", "must be 2048, 3072 or 4096 for RSA, 256, 384 or 521 for ECDSA and absent for Ed25519")
+	return invalid(at.Child("size"), k.Size, "must be 2048, 3072 or 4096 for RSA, 256, 384 or 521 for ECDSA and absent for Ed25519")
 }
 
-func (s *CMPCertificateSpec) validateNames() (errs *apis.FieldError) {
+func (s *CMPCertificateSpec) validateNames(at *field.Path) (errs field.ErrorList) {
 	if s.Subject == nil && s.SubjectAltNames == nil {
-		errs = errs.Also(apis.ErrMissingOneOf("subject", "subjectAltNames"))
+		errs = absent(at, "subject", "subjectAltNames")
 	}
-	if s.NetworkFunction != "" && s.SubjectAltNames != nil {
-		errs = errs.Also(each(s.SubjectAltNames.URIs, "uris", checkInstanceID).ViaField("subjectAltNames"))
-	}
-	return errs.Also(s.Subject.validate().ViaField("subject")).Also(s.SubjectAltNames.validate().ViaField("subjectAltNames"))
+	return slices.Concat(errs, s.Subject.validate(at.Child("subject")), s.SubjectAltNames.validate(at.Child("subjectAltNames"), s.NetworkFunction != ""))
 }
 
 // KeyUsageNames are the usages an end entity may ask for, by their bit in the
@@ -90,14 +89,13 @@ func ExtendedKeyUsageOIDs() map[ExtendedKeyUsage]int {
 	return map[ExtendedKeyUsage]int{"serverAuth": 1, "clientAuth": 2, "codeSigning": 3, "emailProtection": 4, "timeStamping": 8, "OCSPSigning": 9}
 }
 
-func usages[U ~string](values []U, path string, known map[U]int) (errs *apis.FieldError) {
+func usages[U ~string](at *field.Path, values []U, known map[U]int) (errs field.ErrorList) {
 	for i, u := range values {
 		switch _, ok := known[u]; {
 		case !ok:
-			names := slices.Sorted(maps.Keys(known))
-			errs = errs.Also(invalid(u, apis.CurrentField, fmt.Sprintf("must be one of %v", names)).ViaFieldIndex(path, i))
+			errs = append(errs, oneOf(at.Index(i), u, slices.Sorted(maps.Keys(known))...)...)
 		case slices.Contains(values[:i], u):
-			errs = errs.Also(invalid(u, apis.CurrentField, "is there twice").ViaFieldIndex(path, i))
+			errs = append(errs, field.Duplicate(at.Index(i), u))
 		}
 	}
 	return errs
@@ -111,59 +109,76 @@ const (
 	maxDays = 36500
 )
 
-func (s *CMPCertificateSpec) validateTimes() (errs *apis.FieldError) {
+func (s *CMPCertificateSpec) validateTimes(at *field.Path) field.ErrorList {
+	errs := slices.Concat(
+		within(at.Child("validityDays"), s.ValidityDays, 1, maxDays),
+		within(at.Child("renewBeforeDays"), s.RenewBeforeDays, 1, maxDays),
+		positive(at.Child("renewBefore"), s.RenewBefore),
+		within(at.Child("renewBeforePercentage"), s.RenewBeforePercentage, 1, 66),
+	)
 	if v := s.Validity; v != nil && (v.Duration < MinValidity || v.Duration > MaxValidity) {
-		errs = errs.Also(invalid(v.Duration, "validity", fmt.Sprintf("must be at least %v and at most %v", MinValidity, MaxValidity)))
+		errs = append(errs, invalid(at.Child("validity"), v.Duration, fmt.Sprintf("must be at least %v and at most %v", MinValidity, MaxValidity))...)
 	}
-	errs = errs.Also(within(s.ValidityDays, "validityDays", 1, maxDays)).Also(within(s.RenewBeforeDays, "renewBeforeDays", 1, maxDays))
-	errs = errs.Also(positive(s.RenewBefore, "renewBefore")).Also(within(s.RenewBeforePercentage, "renewBeforePercentage", 1, 66))
 	if s.Validity != nil && s.ValidityDays != 0 {
-		errs = errs.Also(apis.ErrMultipleOneOf("validity", "validityDays"))
+		errs = append(errs, together(at, "validity", "validityDays")...)
 	}
+	return append(errs, s.validateLead(at)...)
+}
+
+// validateLead: the time before the end that a certificate is renewed at is given once, and is
+// less than the lifetime.
+func (s *CMPCertificateSpec) validateLead(at *field.Path) field.ErrorList {
 	var leads []string
-	for path, set := range map[string]bool{"renewBefore": s.RenewBefore != nil, "renewBeforeDays": s.RenewBeforeDays != 0, "renewBeforePercentage": s.RenewBeforePercentage != 0} {
-		if set {
-			leads = append(leads, path)
-		}
+	if s.RenewBefore != nil {
+		leads = append(leads, "renewBefore")
 	}
-	slices.Sort(leads)
+	if s.RenewBeforeDays != 0 {
+		leads = append(leads, "renewBeforeDays")
+	}
+	if s.RenewBeforePercentage != 0 {
+		leads = append(leads, "renewBeforePercentage")
+	}
 	lifetime := s.RequestedValidity()
 	switch {
 	case len(leads) > 1:
-		errs = errs.Also(apis.ErrMultipleOneOf(leads...))
+		return together(at, leads...)
 	case len(leads) == 1 && lifetime > 0 && s.RenewLead(lifetime) >= lifetime:
-		errs = errs.Also(invalid(s.RenewLead(lifetime), leads[0], "must be shorter than the validity asked for, which is "+lifetime.String()))
+		return invalid(at.Child(leads[0]), s.RenewLead(lifetime), "must be shorter than the validity asked for, which is "+lifetime.String())
 	}
-	return errs
+	return nil
 }
 
-func (o *Output) validate() *apis.FieldError {
-	errs := secretName(o.SecretName)
-	for path, part := range map[string]*OutputPart{"privateKey": o.PrivateKey, "certificate": o.Certificate, "chain": o.Chain, "caBundle": o.CABundle} {
-		if part != nil {
-			errs = errs.Also(part.validate().ViaField(path))
-		}
-	}
+func (o *Output) validate(at *field.Path) field.ErrorList {
+	errs := slices.Concat(
+		secretName(at, o.SecretName),
+		o.PrivateKey.validate(at.Child("privateKey")),
+		o.Certificate.validate(at.Child("certificate")),
+		o.Chain.validate(at.Child("chain")),
+		o.CABundle.validate(at.Child("caBundle")),
+	)
 	places := o.Places()
 	for i, p := range places {
 		for _, other := range places[:i] {
 			if p.SecretName == other.SecretName && p.Key == other.Key {
-				errs = errs.Also(apis.ErrGeneric(fmt.Sprintf("must not go to the same data key of the same Secret as %s", other.Part), string(p.Part)))
+				errs = append(errs, field.Forbidden(at.Child(string(p.Part)), fmt.Sprintf("must not go to the same data key of the same Secret as %s", other.Part)))
 			}
 		}
 	}
 	return errs
 }
 
-func (p *OutputPart) validate() *apis.FieldError {
-	return optionalSecretName(p.SecretName).Also(dataKeys("key", p.Key)).Also(oneOf(p.Encoding, "encoding", PEM, DER))
+func (p *OutputPart) validate(at *field.Path) field.ErrorList {
+	if p == nil {
+		return nil
+	}
+	return slices.Concat(optionalSecretName(at, p.SecretName), dataKeys(at, "key", p.Key), oneOf(at.Child("encoding"), p.Encoding, PEM, DER))
 }
 
 // validateBundle: what is copied must not be its own copy.
-func (s *CMPCertificateSpec) validateBundle() *apis.FieldError {
+func (s *CMPCertificateSpec) validateBundle(at *field.Path) field.ErrorList {
 	to := s.Output.place(CABundlePart)
 	if s.CABundle == nil || s.CABundle.SecretName != to.SecretName || s.CABundle.DataKey() != to.Key {
 		return nil
 	}
-	return invalid(to.SecretName+"/"+to.Key, "caBundle", "must not be the place that it is copied to")
+	return invalid(at, to.SecretName+"/"+to.Key, "must not be the place that it is copied to")
 }

@@ -3,37 +3,44 @@ package model
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
-	"knative.dev/pkg/apis"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // Validate reports everything that is wrong with the specification, all at once.
 // The API server enforces the same rules; this serves those who publish events.
-func (s *CMPIssuerSpec) Validate() (errs *apis.FieldError) {
-	errs = errs.Also(checkServer(s.Server)).Also(checkDN(s.Recipient, "recipient")).Also(checkDN(s.Issuer, "issuer"))
-	errs = errs.Also(s.validateTimeouts())
-	errs = errs.Also(s.InitialAuthentication.validate().ViaField("initialAuthentication"))
-	errs = errs.Also(s.Authentication.validate().ViaField("authentication"))
-	errs = errs.Also(s.Trust.validate().ViaField("trust"))
-	errs = errs.Also(s.TLS.validate(s.Server).ViaField("tls"))
-	errs = errs.Also(oneOf(s.Confirmation, "confirmation", "explicit", "implicit"))
-	errs = errs.Also(s.Chain.validate().ViaField("chain"))
-	errs = errs.Also(oneOf(s.Renewal.SignedBy, "renewal.signedBy", SignedByCurrentCertificate, SignedByIdentity))
-	errs = errs.Also(s.Policies.validate().ViaField("policies"))
-	errs = errs.Also(oneOf(s.Retry.Policy, "policy", RetryBackoff, RetryFixed30s).ViaField("retry"))
-	return errs.Also(within(s.Retry.ReleasePerSecond, "releasePerSecond", 1, 1000).ViaField("retry"))
+func (s *CMPIssuerSpec) Validate() field.ErrorList {
+	at := field.NewPath("spec")
+	retry := at.Child("retry")
+	return slices.Concat(
+		checkServer(at.Child("server"), s.Server),
+		checkDN(at.Child("recipient"), s.Recipient),
+		checkDN(at.Child("issuer"), s.Issuer),
+		s.validateTimeouts(at),
+		s.InitialAuthentication.validate(at.Child("initialAuthentication")),
+		s.Authentication.validate(at.Child("authentication")),
+		s.Trust.validate(at.Child("trust")),
+		s.TLS.validate(at.Child("tls"), s.Server),
+		oneOf(at.Child("confirmation"), s.Confirmation, "explicit", "implicit"),
+		s.Chain.validate(at.Child("chain")),
+		oneOf(at.Child("renewal", "signedBy"), s.Renewal.SignedBy, SignedByCurrentCertificate, SignedByIdentity),
+		s.Policies.validate(at.Child("policies")),
+		oneOf(retry.Child("policy"), s.Retry.Policy, RetryBackoff, RetryFixed30s),
+		within(retry.Child("releasePerSecond"), s.Retry.ReleasePerSecond, 1, 1000),
+	)
 }
 
-func checkServer(server string) *apis.FieldError {
+func checkServer(at *field.Path, server string) field.ErrorList {
 	if server == "" {
-		return apis.ErrMissingField("server")
+		return field.ErrorList{field.Required(at, "give the URL of the CMP server")}
 	}
 	u, err := url.ParseRequestURI(server)
 	if err != nil || len(server) > 2048 || !isServer(u) || strings.Contains(server, "#") {
 		// Not the value: there may be a password in it.
-		return invalid("…", "server", "must be an http or https URL without user name or fragment, for example http://ca.example.com:8080/pkix/")
+		return field.ErrorList{field.Invalid(at, field.OmitValueType{}, "must be an http or https URL without user name or fragment, for example http://ca.example.com:8080/pkix/")}
 	}
 	return nil
 }
@@ -44,67 +51,75 @@ func isServer(u *url.URL) bool {
 		(u.Port() == "" || err == nil && port >= 1 && port <= 65535)
 }
 
-func (s *CMPIssuerSpec) validateTimeouts() *apis.FieldError {
-	errs := positive(s.TotalTimeout, "totalTimeout").Also(positive(s.MessageTimeout, "messageTimeout"))
-	if errs == nil && s.MessageTimeout != nil && s.MessageTimeout.Duration > s.TransactionLimit() {
-		return invalid(s.MessageTimeout.Duration, "messageTimeout", "must not be longer than totalTimeout, which is "+s.TransactionLimit().String())
+func (s *CMPIssuerSpec) validateTimeouts(at *field.Path) field.ErrorList {
+	message := at.Child("messageTimeout")
+	errs := append(positive(at.Child("totalTimeout"), s.TotalTimeout), positive(message, s.MessageTimeout)...)
+	if len(errs) == 0 && s.MessageTimeout != nil && s.MessageTimeout.Duration > s.TransactionLimit() {
+		return invalid(message, s.MessageTimeout.Duration, "must not be longer than totalTimeout, which is "+s.TransactionLimit().String())
 	}
 	return errs
 }
 
-func (a *InitialAuthentication) validate() *apis.FieldError {
+func (a *InitialAuthentication) validate(at *field.Path) field.ErrorList {
 	switch {
 	case a == nil:
 		return nil
 	case a.MAC == nil && a.Signature == nil:
-		return apis.ErrMissingOneOf("mac", "signature")
+		return absent(at, "mac", "signature")
 	case a.MAC != nil && a.Signature != nil:
-		return apis.ErrMultipleOneOf("mac", "signature")
+		return together(at, "mac", "signature")
 	default:
-		return a.MAC.validate().ViaField("mac").Also(a.Signature.validate().ViaField("signature"))
+		return append(a.MAC.validate(at.Child("mac")), a.Signature.validate(at.Child("signature"))...)
 	}
 }
 
-func (s *SharedSecretSource) validate() *apis.FieldError {
+func (s *SharedSecretSource) validate(at *field.Path) field.ErrorList {
 	if s == nil {
 		return nil
 	}
-	errs := secretName(s.SecretName).Also(dataKeys("referenceKey", s.ReferenceKey, "passwordKey", s.PasswordKey))
-	errs = errs.Also(oneOf(s.PasswordFormat, "passwordFormat", PasswordRaw, PasswordOpenSSL))
-	return errs.Also(s.Digest.validate()).Also(oneOf(s.MAC, "mac", "HMACSHA256", "HMACSHA384", "HMACSHA512"))
+	return slices.Concat(
+		secretName(at, s.SecretName),
+		dataKeys(at, "referenceKey", s.ReferenceKey, "passwordKey", s.PasswordKey),
+		oneOf(at.Child("passwordFormat"), s.PasswordFormat, PasswordRaw, PasswordOpenSSL),
+		s.Digest.validate(at.Child("digest")),
+		oneOf(at.Child("mac"), s.MAC, "HMACSHA256", "HMACSHA384", "HMACSHA512"),
+	)
 }
 
-func (d Digest) validate() *apis.FieldError {
-	return oneOf(d, "digest", "SHA256", "SHA384", "SHA512")
+func (d Digest) validate(at *field.Path) field.ErrorList {
+	return oneOf(at, d, "SHA256", "SHA384", "SHA512")
 }
 
-func (k *KeyPairSource) validate() *apis.FieldError {
+func (k *KeyPairSource) validate(at *field.Path) field.ErrorList {
 	if k == nil {
 		return nil
 	}
-	return secretName(k.SecretName).Also(k.Digest.validate()).Also(dataKeys("privateKeyKey", k.PrivateKeyKey,
-		"certificateKey", k.CertificateKey, "extraCertificatesKey", k.ExtraCertificatesKey))
+	return slices.Concat(
+		secretName(at, k.SecretName),
+		k.Digest.validate(at.Child("digest")),
+		dataKeys(at, "privateKeyKey", k.PrivateKeyKey, "certificateKey", k.CertificateKey, "extraCertificatesKey", k.ExtraCertificatesKey),
+	)
 }
 
-func (t TrustSource) validate() *apis.FieldError {
-	errs := secretName(t.SecretName).Also(dataKeys("rootsKey", t.RootsKey, "intermediatesKey", t.IntermediatesKey,
-		"serverCertificateKey", t.ServerCertificateKey))
+func (t TrustSource) validate(at *field.Path) field.ErrorList {
+	errs := append(secretName(at, t.SecretName), dataKeys(at, "rootsKey", t.RootsKey, "intermediatesKey", t.IntermediatesKey,
+		"serverCertificateKey", t.ServerCertificateKey)...)
 	if t.RootsKey != "" && t.ServerCertificateKey != "" {
-		errs = errs.Also(apis.ErrMultipleOneOf("rootsKey", "serverCertificateKey"))
+		errs = append(errs, together(at, "rootsKey", "serverCertificateKey")...)
 	}
 	return errs
 }
 
-func (t *TLS) validate(server string) *apis.FieldError {
+func (t *TLS) validate(at *field.Path, server string) field.ErrorList {
 	if t == nil {
 		return nil
 	}
-	errs := t.Trust.validate().ViaField("trust").Also(t.ClientCertificate.validate().ViaField("clientCertificate"))
+	errs := append(t.Trust.validate(at.Child("trust")), t.ClientCertificate.validate(at.Child("clientCertificate"))...)
 	if u, err := url.ParseRequestURI(server); err == nil && u.Scheme != "https" {
-		errs = errs.Also(apis.ErrGeneric("is for a server with an https URL: change server, or remove tls", apis.CurrentField))
+		errs = append(errs, field.Forbidden(at, "is for a server with an https URL: change server, or remove tls"))
 	}
 	if t.ServerName != "" && !isHostName(t.ServerName) && !isIP(t.ServerName) {
-		errs = errs.Also(invalid(t.ServerName, "serverName", "must be a host name or an IP address"))
+		errs = append(errs, invalid(at.Child("serverName"), t.ServerName, "must be a host name or an IP address")...)
 	}
 	return errs
 }
@@ -119,30 +134,33 @@ func isIP(s string) bool {
 	return err == nil && addr.Zone() == "" && !addr.Is4In6()
 }
 
-func (c *CertificatesSource) validate() *apis.FieldError {
+func (c *CertificatesSource) validate(at *field.Path) field.ErrorList {
 	if c == nil {
 		return nil
 	}
-	return secretName(c.SecretName).Also(dataKeys("key", c.Key))
+	return append(secretName(at, c.SecretName), dataKeys(at, "key", c.Key)...)
 }
 
-func (c ChainSource) validate() *apis.FieldError {
-	errs := oneOf(c.Source, "source", ChainFromResponse, ChainManual).Also(c.Manual.validate().ViaField("manual"))
+func (c ChainSource) validate(at *field.Path) field.ErrorList {
+	manual := at.Child("manual")
+	errs := append(oneOf(at.Child("source"), c.Source, ChainFromResponse, ChainManual), c.Manual.validate(manual)...)
 	switch {
 	case c.Source == ChainManual && c.Manual == nil:
-		errs = errs.Also(apis.ErrMissingField("manual"))
+		errs = append(errs, field.Required(manual, "source is manual"))
 	case c.Source != ChainManual && c.Manual != nil:
-		errs = errs.Also(apis.ErrGeneric("is set, and source is not manual", "manual"))
+		errs = append(errs, field.Forbidden(manual, "is set, and source is not manual"))
 	}
 	return errs
 }
 
-func (p Policies) validate() *apis.FieldError {
-	errs := oneOf(p.UnprotectedErrors, "unprotectedErrors", UnprotectedIgnored, UnprotectedAccepted)
-	errs = errs.Also(oneOf(p.MACAnsweredWithSignature, "macAnsweredWithSignature", SignatureAllowed, SignatureRefused))
-	errs = errs.Also(oneOf(p.GrantedModifications, "grantedModifications", ModificationsAccepted, ModificationsTold, ModificationsRejected))
+func (p Policies) validate(at *field.Path) field.ErrorList {
+	errs := slices.Concat(
+		oneOf(at.Child("unprotectedErrors"), p.UnprotectedErrors, UnprotectedIgnored, UnprotectedAccepted),
+		oneOf(at.Child("macAnsweredWithSignature"), p.MACAnsweredWithSignature, SignatureAllowed, SignatureRefused),
+		oneOf(at.Child("grantedModifications"), p.GrantedModifications, ModificationsAccepted, ModificationsTold, ModificationsRejected),
+	)
 	if p.ClockTolerance != nil && p.ClockTolerance.Duration < 0 {
-		errs = errs.Also(invalid(p.ClockTolerance.Duration, "clockTolerance", "must not be negative"))
+		errs = append(errs, invalid(at.Child("clockTolerance"), p.ClockTolerance.Duration, "must not be negative")...)
 	}
 	return errs
 }

@@ -1,12 +1,11 @@
 package model
 
 import (
-	"fmt"
 	"net/url"
 	"slices"
 	"unicode/utf8"
 
-	"knative.dev/pkg/apis"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 const uuidURN = `^[Uu][Rr][Nn]:[Uu][Uu][Ii][Dd]:`
@@ -27,23 +26,23 @@ var (
 	instanceIDPattern = patternOf(uuidURN + `[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-4[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$`)
 )
 
-func (s *Subject) validate() (errs *apis.FieldError) {
+func (s *Subject) validate(at *field.Path) (errs field.ErrorList) {
 	if s == nil {
 		return nil
 	}
 	if s.Country != "" && !countryPattern.MatchString(s.Country) {
-		errs = errs.Also(invalid(s.Country, "country", "must be two capital letters (ISO 3166)"))
+		errs = append(errs, invalid(at.Child("country"), s.Country, "must be two capital letters (ISO 3166)")...)
 	}
 	if s.SerialNumber != "" && !serialNumberPattern.MatchString(s.SerialNumber) {
-		errs = errs.Also(invalid(s.SerialNumber, "serialNumber", "must be letters, digits, spaces and '()+,-./:=? only (a PrintableString)"))
+		errs = append(errs, invalid(at.Child("serialNumber"), s.SerialNumber, "must be letters, digits, spaces and '()+,-./:=? only (a PrintableString)")...)
 	}
-	return errs.Also(s.validateLengths()).Also(s.validateWhole())
+	return slices.Concat(errs, s.validateLengths(at), s.validateWhole(at))
 }
 
 // validateLengths: upper bounds of RFC 5280 Appendix A.1.
-func (s *Subject) validateLengths() (errs *apis.FieldError) {
+func (s *Subject) validateLengths(at *field.Path) (errs field.ErrorList) {
 	for _, b := range []struct {
-		path, value string
+		name, value string
 		max         int
 	}{
 		{"stateOrProvince", s.StateOrProvince, 128}, {"locality", s.Locality, 128},
@@ -51,52 +50,58 @@ func (s *Subject) validateLengths() (errs *apis.FieldError) {
 		{"commonName", s.CommonName, 64}, {"serialNumber", s.SerialNumber, 64},
 	} {
 		if utf8.RuneCountInString(b.value) > b.max {
-			errs = errs.Also(invalid(b.value, b.path, fmt.Sprintf("must be at most %d characters", b.max)))
+			errs = append(errs, field.TooLongCharacters(at.Child(b.name), b.value, b.max))
 		}
 	}
 	return errs
 }
 
-func (s *Subject) validateWhole() *apis.FieldError {
+func (s *Subject) validateWhole(at *field.Path) field.ErrorList {
+	whole := at.Child("distinguishedName")
 	single := *s
 	single.DistinguishedName = ""
-	errs := checkDN(s.DistinguishedName, "distinguishedName")
+	errs := checkDN(whole, s.DistinguishedName)
 	switch {
 	case *s == (Subject{}):
-		errs = errs.Also(apis.ErrMissingOneOf("commonName", "organization", "country", "serialNumber", "distinguishedName"))
+		errs = append(errs, absent(at, "commonName", "organization", "country", "serialNumber", "distinguishedName")...)
 	case s.DistinguishedName == "/":
-		errs = errs.Also(invalid("/", "distinguishedName", "is the empty name: leave subject out"))
+		errs = append(errs, invalid(whole, "/", "is the empty name: leave subject out")...)
 	case s.DistinguishedName != "" && single != (Subject{}):
-		errs = errs.Also(apis.ErrGeneric("stands alone: remove it, or the single attributes", "distinguishedName"))
+		errs = append(errs, field.Forbidden(whole, "stands alone: remove it, or the single attributes"))
 	}
 	return errs
 }
 
-func (n *SubjectAltNames) validate() (errs *apis.FieldError) {
+// validate: those of a network function have more rules.
+func (n *SubjectAltNames) validate(at *field.Path, networkFunction bool) (errs field.ErrorList) {
 	if n == nil {
 		return nil
 	}
-	if len(n.DNSNames)+len(n.IPAddresses)+len(n.URIs)+len(n.EmailAddresses) == 0 {
-		errs = errs.Also(apis.ErrMissingOneOf("dnsNames", "ipAddresses", "uris", "emailAddresses"))
+	uri := checkURI
+	if networkFunction {
+		uri = checkInstanceID
 	}
-	errs = errs.Also(each(n.DNSNames, "dnsNames", checkDNSName))
-	errs = errs.Also(each(n.IPAddresses, "ipAddresses", checkIP))
-	errs = errs.Also(each(n.URIs, "uris", checkURI))
-	return errs.Also(each(n.EmailAddresses, "emailAddresses", checkEmail))
+	if len(n.DNSNames)+len(n.IPAddresses)+len(n.URIs)+len(n.EmailAddresses) == 0 {
+		errs = absent(at, "dnsNames", "ipAddresses", "uris", "emailAddresses")
+	}
+	return slices.Concat(errs,
+		each(at.Child("dnsNames"), n.DNSNames, checkDNSName),
+		each(at.Child("ipAddresses"), n.IPAddresses, checkIP),
+		each(at.Child("uris"), n.URIs, uri),
+		each(at.Child("emailAddresses"), n.EmailAddresses, checkEmail),
+	)
 }
 
 // each applies check to every value; check returns the remedy, or "" for a good value.
-func each(values []string, path string, check func(string) string) (errs *apis.FieldError) {
+func each(at *field.Path, values []string, check func(string) string) (errs field.ErrorList) {
 	if len(values) > MaxSubjectAltNames {
-		return invalid(len(values), path, fmt.Sprintf("must hold at most %d names", MaxSubjectAltNames))
+		return field.ErrorList{field.TooMany(at, len(values), MaxSubjectAltNames)}
 	}
 	for i, v := range values {
-		remedy := check(v)
 		if slices.Contains(values[:i], v) {
-			remedy = "is there twice"
-		}
-		if remedy != "" {
-			errs = errs.Also(apis.ErrInvalidValue(clip(v, 100), apis.CurrentField, remedy).ViaFieldIndex(path, i))
+			errs = append(errs, field.Duplicate(at.Index(i), clip(v, 100)))
+		} else if remedy := check(v); remedy != "" {
+			errs = append(errs, invalid(at.Index(i), v, remedy)...)
 		}
 	}
 	return errs
@@ -131,6 +136,9 @@ func checkURI(v string) string {
 
 // checkInstanceID is for the URIs of a network function (3GPP TS 29.571 §5.3.2).
 func checkInstanceID(v string) string {
+	if remedy := checkURI(v); remedy != "" {
+		return remedy
+	}
 	if uuidPattern.MatchString(v) && !instanceIDPattern.MatchString(v) {
 		return "the urn:uuid: of a network function is its instance id, a UUID of version 4 (3GPP TS 29.571)"
 	}
