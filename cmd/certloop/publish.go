@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/transport"
 
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/ledger"
@@ -37,6 +38,9 @@ type publishOptions struct {
 	file    string
 	ns      string
 	http    string
+	token   string // file
+	roots   string // file
+	client  *http.Client
 	wait    bool
 	timeout time.Duration
 	format  string
@@ -65,6 +69,7 @@ published stays published in each case. Of several declarations the first of 3, 
 		Example: `  certloop publish -f certificates.yaml
   certloop publish -f certificates.yaml --wait --timeout 10m -o json
   certloop publish -f event.json --http http://127.0.0.1:8081   # to a function, or a broker
+  certloop publish -f event.json --http https://broker-ingress.knative-eventing.svc/demo/default --http-ca ca.crt --http-token-file token
   kubectl get cmpcertificate web -o json | certloop publish -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,6 +82,8 @@ published stays published in each case. Of several declarations the first of 3, 
 	f.StringVarP(&o.file, "filename", "f", "", "`file` to publish; - for standard input (required)")
 	f.StringVarP(&o.ns, "namespace", "n", "default", "`namespace` of objects that name none")
 	f.StringVar(&o.http, "http", "", "POST to this `URL` of a function or a broker instead of publishing to NATS")
+	f.StringVar(&o.token, "http-token-file", "", "with --http: `file` with the bearer token that the receiver asks for, such as a broker with an EventPolicy")
+	f.StringVar(&o.roots, "http-ca", "", "with --http: PEM `file` with the roots of the receiver's certificate; the system's when empty")
 	f.BoolVar(&o.wait, "wait", false, "follow what is declared until it is ready, rejected or parked")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: `how long` to follow")
 	f.StringVarP(&o.format, "output", "o", formatTable, "`format` of the result: "+strings.Join(formats(), ", "))
@@ -107,13 +114,40 @@ func (o *publishOptions) check() error {
 		return fmt.Errorf("--timeout %s is not positive", o.timeout)
 	}
 	if o.http == "" {
+		if o.token != "" || o.roots != "" {
+			return errors.New("--http-token-file and --http-ca need --http")
+		}
 		return nil
 	}
 	u, err := url.Parse(o.http)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return errors.New("--http is not http:// or https:// and a host")
 	}
-	return nil
+	o.client, err = o.httpClient()
+	return err
+}
+
+// httpClient is the client for --http. It follows no redirect: the token is for nobody else.
+func (o *publishOptions) httpClient() (*http.Client, error) {
+	if _, err := readOptional(o.token); err != nil {
+		return nil, fmt.Errorf("--http-token-file: %w", err)
+	}
+	ca, err := readOptional(o.roots)
+	if err != nil {
+		return nil, fmt.Errorf("--http-ca: %w", err)
+	}
+	sender, err := transport.New(&transport.Config{BearerTokenFile: o.token, TLS: transport.TLSConfig{CAData: ca}})
+	if err != nil {
+		return nil, fmt.Errorf("--http-token-file, --http-ca: %w", err)
+	}
+	return &http.Client{Transport: sender, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, nil
+}
+
+func readOptional(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return os.ReadFile(file) // #nosec G304 -- the user names it
 }
 
 // pursue sends and, if asked to, follows. What there is to follow by is made ready first:
@@ -269,5 +303,5 @@ func declaration(kind string, key types.NamespacedName, doc json.RawMessage) (ev
 func (o *publishOptions) post(ctx context.Context, e event.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
-	return delivery.Post(ctx, http.DefaultClient, o.http, e)
+	return delivery.Post(ctx, o.client, o.http, e)
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/certloop/certloop/pkg/model"
@@ -127,6 +129,57 @@ func TestPublishOverHTTP(t *testing.T) {
 	}
 	if code, _, stderr := run(t, "publish", "-f", path, "--http", function.URL); code != exitFailed || !strings.Contains(stderr, "404 Not Found") {
 		t.Errorf("no function there: exit code %d: %s", code, stderr)
+	}
+}
+
+// A broker that knows its senders by a token gets it, over TLS, and nobody else does.
+func TestPublishWithToken(t *testing.T) {
+	var leaked atomic.Bool
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		leaked.Store(r.Header.Get("Authorization") != "")
+	}))
+	defer elsewhere.Close()
+	broker := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/moved":
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		case r.Header.Get("Authorization") != "Bearer shibboleth":
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			w.WriteHeader(http.StatusAccepted)
+		}
+	}))
+	defer broker.Close()
+	dir := t.TempDir()
+	token, ca, empty := filepath.Join(dir, "token"), filepath.Join(dir, "ca.crt"), filepath.Join(dir, "empty")
+	writeFile(t, token, "shibboleth\n")
+	writeFile(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: broker.Certificate().Raw})))
+	writeFile(t, empty, "")
+	for _, tc := range []struct {
+		name, url string
+		args      []string
+		code      int
+		says      string
+	}{
+		{"good", broker.URL, []string{"--http-ca", ca, "--http-token-file", token}, exitDone, "accepted"},
+		{"no token", broker.URL, []string{"--http-ca", ca}, exitFailed, "401 Unauthorized"},
+		{"unknown roots", broker.URL, []string{"--http-token-file", token}, exitFailed, "certificate signed by unknown authority"},
+		{"redirected", broker.URL + "/moved", []string{"--http-ca", ca, "--http-token-file", token}, exitFailed, "307 Temporary Redirect"},
+		{"no such file", broker.URL, []string{"--http-token-file", filepath.Join(dir, "absent")}, exitUsage, "--http-token-file"},
+		{"empty token", broker.URL, []string{"--http-ca", ca, "--http-token-file", empty}, exitUsage, "--http-token-file"},
+		{"no roots in it", broker.URL, []string{"--http-ca", token}, exitUsage, "--http-ca"},
+	} {
+		args := append([]string{"publish", "-f", "../../functions/enroll/testdata/config-created.json", "--http", tc.url}, tc.args...)
+		code, stdout, stderr := run(t, args...)
+		if code != tc.code || !strings.Contains(stderr, tc.says) || strings.Contains(stdout+stderr, "shibboleth") {
+			t.Errorf("%s: exit code %d, want %d: %s%s", tc.name, code, tc.code, stdout, stderr)
+		}
+	}
+	if leaked.Load() {
+		t.Error("the token went where the answer pointed")
+	}
+	if code, _, stderr := run(t, "publish", "-f", "../../functions/enroll/testdata/config-created.json", "--http-token-file", token); code != exitUsage || !strings.Contains(stderr, "need --http") {
+		t.Errorf("over NATS: exit code %d: %s", code, stderr)
 	}
 }
 

@@ -2,6 +2,9 @@ package pipelines
 
 import (
 	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -249,5 +252,34 @@ func TestCurl(t *testing.T) {
 	var problem struct{ Detail string }
 	if err := json.Unmarshal([]byte(refused.stdout), &problem); err != nil || refused.code != 22 || !strings.Contains(problem.Detail, "validty") {
 		t.Errorf("got %+v, %v", refused, err)
+	}
+}
+
+// The script shows the token of a file, over TLS, to a receiver that asks for one.
+func TestCurlWithToken(t *testing.T) {
+	t.Parallel()
+	rig.Tool(t, "curl")
+	broker := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer shibboleth" || r.Header.Get("Ce-Subject") != "demo/web" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer broker.Close()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"token": "shibboleth\n", "certificate.json": "{}",
+		"ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: broker.Certificate().Raw})),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for token, want := range map[string]int{"TOKEN_FILE=token": 0, "TOKEN_FILE=": 22} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(rig.Root(t), "docs", "pipelines", "publish.sh"), "demo/web", "certificate.json", broker.URL) // #nosec G204 -- of this project
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "CA_FILE=ca.crt", token)
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != want {
+			t.Errorf("%s: %v, want exit code %d: %s", token, err, want, out)
+		}
 	}
 }
