@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -220,7 +221,11 @@ func overJetStream(t testing.TB, r *rig, header map[string]string, body string) 
 	for name, value := range header {
 		h.Set(name, value)
 	}
-	r.put(t, model.WorkSubject(r.Verb, web), h, body)
+	key, err := model.ParseKey(h.Get("ce-subject"))
+	if err != nil || len(validation.IsDNS1123Subdomain(key.Name)) > 0 {
+		key = web
+	}
+	r.put(t, model.WorkSubject(r.Verb, key), h, body)
 	r.consume(t)
 	eventually(t, "settlement", func() bool { return r.settledAll(t) && len(r.logs.events()) > 0 })
 	return nil

@@ -152,11 +152,27 @@ func (r *Receiver) receive(ctx context.Context, msg jetstream.Msg) {
 	defer release()
 	in, err := decode(ctx, msg.Headers(), msg.Data())
 	if err == nil {
+		err = r.addressed(msg.Subject(), in)
+	}
+	if err == nil {
 		err = r.attempt(ctx, in)
 	}
 	d := receiptOf(msg)
 	outcome, err := r.settle(ctx, msg, d, in, err)
 	r.report(ctx, settled{in, d.count, outcome, time.Since(began), err})
+}
+
+// addressed refuses an event that came on the subject of another object than it is about:
+// rights of NATS are rights to publish on subjects, and hold for nothing else in a message.
+func (r *Receiver) addressed(subject string, in event.Event) error {
+	key, err := keyOf(in)
+	if err != nil {
+		return nil //nolint:nilerr // its route refuses it for that
+	}
+	if want := model.WorkSubject(r.Verb, key); subject != want {
+		return refuse(Misaddressed, fmt.Errorf("subject: it is about %s and belongs on %s, but came on %s", key, want, clip(subject, 320)))
+	}
+	return nil
 }
 
 // hold tells JetStream that the event is being worked on, until release.

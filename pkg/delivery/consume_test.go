@@ -341,3 +341,64 @@ func TestDelay(t *testing.T) {
 		})
 	}
 }
+
+// Rights of NATS are rights to subjects: who may publish for one namespace has no say in another
+// by what stands in the event, nor are its dead letters shown there.
+func TestOnTheSubjectOfAnotherObject(t *testing.T) {
+	r := newRig(t)
+	r.Mux[model.ConfigCreated] = Route{
+		Handle:  func(context.Context, event.Event) ([]event.Event, error) { t.Error("it is handled"); return nil, nil },
+		Refused: func(event.Event, error) []event.Event { t.Error("it is told of"); return nil },
+	}
+	for id, subject := range map[string]string{"namespace": "edge/web", "name": "shop/db", "none": ""} {
+		header := nats.Header{"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-source": {"/pipeline"}, "ce-type": {model.ConfigCreated}, "Content-Type": {"application/json"}}
+		if subject != "" {
+			header.Set("ce-subject", subject)
+		}
+		r.put(t, model.WorkSubject(r.Verb, web), header, "{}")
+	}
+	r.consume(t)
+	eventually(t, "three dead letters", func() bool { return len(r.dead(t)) == 3 && r.settledAll(t) })
+	for _, l := range r.dead(t) {
+		want := Misaddressed
+		if l.Header.Get("ce-id") == "none" {
+			want = InvalidEvent
+		}
+		if l.Subject != "certloop.dead.enroll._._" || l.Header.Get(ReasonHeader) != string(want) {
+			t.Errorf("%s: on %s with reason %s, want %s", l.Header.Get("ce-id"), l.Subject, l.Header.Get(ReasonHeader), want)
+		}
+	}
+}
+
+// What is told of an event that is refused is stored before its dead letter is: one without the other
+// would be forgotten.
+func TestRefusalsAreTold(t *testing.T) {
+	r := newRig(t)
+	r.Mux[model.ConfigCreated] = Route{
+		Check: func(event.Event) error {
+			return &model.InvalidError{Kind: "it", Fields: []string{"spec.server: Required value"}}
+		},
+		Refused: func(in event.Event, why error) []event.Event {
+			e := model.NewEvent(model.ConfigRejected, web, model.RejectedFact{Message: why.Error()})
+			e.SetID(model.DerivedID(model.ConfigRejected, in.ID()))
+			return []event.Event{model.Follow(in, e)}
+		},
+	}
+	if err := r.js.DeleteStream(t.Context(), model.EventsStream); err != nil {
+		t.Fatal(err)
+	}
+	r.put(t, model.WorkSubject(r.Verb, web), nats.Header{"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/pipeline"}, "ce-type": {model.ConfigCreated}, "ce-subject": {web.String()}, "Content-Type": {"application/json"}}, "{}")
+	r.consume(t)
+	eventually(t, "two failures to tell", func() bool { return len(r.logs.events()) >= 2 })
+	if n := len(r.dead(t)); n != 0 {
+		t.Errorf("%d dead letters, and nobody was told", n)
+	}
+	if err := Apply(t.Context(), r.js, 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the event is dead", func() bool { return len(r.dead(t)) == 1 && r.settledAll(t) })
+	told := r.facts(t)
+	if len(told) != 1 || !strings.Contains(string(told[0].Data), "spec.server: Required value") {
+		t.Errorf("told %v", told)
+	}
+}

@@ -41,7 +41,7 @@ type letter struct {
 // bury stores a dead letter with its reason, and returns when JetStream has it.
 func (r *Receiver) bury(ctx context.Context, l letter, in event.Event, why *refusal) error {
 	key, err := keyOf(in)
-	if err != nil {
+	if err != nil || why.reason == Misaddressed { // nor is it to be seen where it did not belong
 		key.Namespace, key.Name = "", ""
 	}
 	msg := &nats.Msg{Subject: model.DeadSubject(r.Verb, key), Header: l.headers(why)}

@@ -15,6 +15,9 @@
 //	too large or of an unknown type    413, 415 or 422
 //	fails the last delivery allowed    the sender's business      dead-lettered, then terminated
 //
+// An event of JetStream is invalid, too, when it came on the subject of another object than it
+// is about: what may be published there is all that rights of NATS say.
+//
 // An error of a handler means only "not now, deliver again"; the events returned
 // beside it are dropped. A handler that must wait returns success and an event
 // delayed with [model.Delay].

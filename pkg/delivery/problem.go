@@ -63,7 +63,7 @@ func headline(kind Reason) (status int, title string) {
 		return http.StatusUnprocessableEntity, "Event type not handled here"
 	case InvalidEvent:
 		return http.StatusUnprocessableEntity, "Invalid event"
-	case Exhausted, notNow:
+	case Exhausted, Misaddressed, notNow: // the second never comes over HTTP
 	}
 	return http.StatusServiceUnavailable, "Not now: send the event again"
 }

@@ -24,8 +24,11 @@ type Handler func(ctx context.Context, in event.Event) (out []event.Event, err e
 type Route struct {
 	// Check refuses an event that can never be handled, above all one with a bad
 	// payload; its error is told to the sender. nil accepts every event.
-	Check  func(event.Event) error
-	Handle Handler
+	Check func(event.Event) error
+	// Refused are the events that tell of an event that Check has refused, beside its
+	// dead letter; nil where there is nothing to tell.
+	Refused func(in event.Event, why error) []event.Event
+	Handle  Handler
 }
 
 // Mux is the routes of a function by CloudEvents type.
@@ -72,7 +75,14 @@ func (r *Receiver) attempt(ctx context.Context, in event.Event) error {
 		return err
 	}
 	out, err := r.run(ctx, route, in)
-	if err != nil {
+	switch why, ok := errors.AsType[*refusal](err); {
+	case ok && route.Refused != nil:
+		// First: once it is dead-lettered nobody comes back to it.
+		if untold := r.Bus.Publish(ctx, route.Refused(in, why)...); untold != nil {
+			return fmt.Errorf("%s; telling so: %w", why.Error(), untold)
+		}
+		return why
+	case err != nil:
 		return err
 	}
 	return r.Bus.Publish(ctx, out...)

@@ -17,6 +17,7 @@ const (
 	TooLarge     Reason = "too-large"            // more than model.MaxEventBytes
 	UnknownType  Reason = "unknown-type"         // this function handles no such type
 	InvalidEvent Reason = "invalid-event"        // subject, extensions or data are wrong
+	Misaddressed Reason = "misaddressed"         // came on the subject of another object
 	Exhausted    Reason = "deliveries-exhausted" // the handler failed every delivery allowed
 )
 
