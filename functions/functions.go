@@ -33,8 +33,8 @@ func Enroll(trace func(lifecycle.Step)) service.Function {
 			return nil, err
 		}
 		s := scope(env.Namespaces)
-		certificate := s.checked(model.CheckCertificateEvent, o.ConfigDeclared)
-		issuer := s.checked(model.CheckIssuerEvent, o.IssuerDeclared)
+		certificate := s.declared(model.CheckCertificateEvent, o.ConfigDeclared)
+		issuer := s.declared(model.CheckIssuerEvent, o.IssuerDeclared)
 		return delivery.Mux{
 			model.ConfigCreated:       certificate,
 			model.ConfigUpdated:       certificate,
@@ -112,17 +112,37 @@ type scope []string
 // about is a route whose event needs to name its object and nothing more.
 func (s scope) about(handle handler) delivery.Route { return s.checked(model.CheckSubject, handle) }
 
+// declared is a route of declarations: that one is refused is told to whoever listens.
+func (s scope) declared(check func(event.Event) error, handle handler) delivery.Route {
+	route := s.checked(check, handle)
+	route.Refused = func(in event.Event, why error) []event.Event {
+		if s.lacks(in) != nil {
+			return nil // no more say there by what we tell
+		}
+		return lifecycle.Rejected(in, why)
+	}
+	return route
+}
+
 // checked is a route that refuses what check refuses, and every object outside the
 // scope: whoever may publish to one installation has no say in the others' namespaces.
 func (s scope) checked(check func(event.Event) error, handle handler) delivery.Route {
 	return delivery.Route{Handle: handle, Check: func(in event.Event) error {
-		key, err := model.ObjectOf(in)
-		if err == nil && len(s) > 0 && key.Namespace != "" && !slices.Contains(s, key.Namespace) {
-			return &model.InvalidError{Kind: in.Type(), Fields: []string{
-				fmt.Sprintf("subject: namespace %s is not served here: add it to CERTLOOP_NAMESPACES, or send the event to who serves it", key.Namespace)}}
+		if err := s.lacks(in); err != nil {
+			return err
 		}
 		return check(in)
 	}}
+}
+
+// lacks is the error of an event about an object outside the scope.
+func (s scope) lacks(in event.Event) error {
+	key, err := model.ObjectOf(in)
+	if err != nil || len(s) == 0 || key.Namespace == "" || slices.Contains(s, key.Namespace) {
+		return nil //nolint:nilerr // check says what is wrong with the subject
+	}
+	return &model.InvalidError{Kind: in.Type(), Fields: []string{
+		fmt.Sprintf("subject: namespace %s is not served here: add it to CERTLOOP_NAMESPACES, or send the event to who serves it", key.Namespace)}}
 }
 
 func obtainer(env *service.Env, trace func(lifecycle.Step)) (*lifecycle.Obtainer, error) {

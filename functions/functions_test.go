@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/certloop/certloop/functions"
@@ -142,6 +143,25 @@ func TestTestdataIsAccepted(t *testing.T) {
 					t.Errorf("where its namespace is served: %v", err)
 				}
 			})
+		}
+	}
+}
+
+// A declaration that breaks a rule is answered, where its namespace is served.
+func TestRefusedDeclarationsAreTold(t *testing.T) {
+	for eventType, want := range map[string]string{model.ConfigCreated: "spec.issuerRef.name", model.ConfigUpdated: "spec.issuerRef.name", model.IssuerCreated: "spec.server", model.IssuerUpdated: "spec.server"} {
+		in := model.NewEvent(eventType, types.NamespacedName{Namespace: "shop", Name: "web"}, map[string]any{"spec": map[string]any{}})
+		for served, told := range map[string]int{"shop": 1, "core": 0} {
+			route := wire(t, functions.Enroll(nil), served)[eventType]
+			out := route.Refused(in, route.Check(in))
+			if len(out) != told {
+				t.Errorf("%s: %d events where %s is served, want %d", eventType, len(out), served, told)
+			}
+			for _, e := range out {
+				if e.Type() != model.ConfigRejected || e.Subject() != "shop/web" || e.Extensions()[model.CausationID] != in.ID() || !strings.Contains(string(e.Data()), want) {
+					t.Errorf("%s: told %s", eventType, e)
+				}
+			}
 		}
 	}
 }

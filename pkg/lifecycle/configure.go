@@ -132,6 +132,20 @@ func refusedConfig(in event.Event, key types.NamespacedName, err error) ([]event
 	return rejected(in, key, fact), nil
 }
 
+// Rejected is the fact that a declaration can never be applied: its data break a rule. Of an
+// event that does not say what it is about nothing can be told.
+func Rejected(in event.Event, why error) []event.Event {
+	key, err := model.ObjectOf(in)
+	if err != nil {
+		return nil
+	}
+	fact := model.RejectedFact{Reason: model.ReasonConfigInvalid, Message: bounded(why.Error())}
+	if invalid, ok := errors.AsType[*model.InvalidError](why); ok {
+		fact.Fields = invalid.Fields
+	}
+	return rejected(in, key, fact)
+}
+
 func rejected(in event.Event, key types.NamespacedName, fact model.RejectedFact) []event.Event {
 	e := model.NewEvent(model.ConfigRejected, key, fact)
 	e.SetID(model.DerivedID(model.ConfigRejected, in.ID()))
