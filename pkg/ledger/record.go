@@ -45,6 +45,7 @@ type Record struct {
 	Applied    *Applied    // the configuration that was acted on last; nil before the first
 	Revoke     *Revocation // what the CA is still to revoke; nil when there is nothing
 	Former     []*Issuance // of a CMP identity: what it was before, latest first, for transactions begun with it
+	Untold     []Untold    // what may not have been told yet, oldest first
 	owner      *model.CMPCertificate
 	secret     *corev1.Secret // as read; nil when there is none yet
 }
@@ -63,6 +64,30 @@ type Issuance struct {
 	Cause    string              // correlation id of the event it was issued for
 	// Differences between what was asked for and what the CA granted, for people.
 	Differences []string
+}
+
+// Untold is a fact about a certificate and the event that led to it. It is stored with what makes it
+// true: should nobody hear of it, because who was to tell it died or the broker was away, the same
+// event comes again, finds it done, and has this to tell.
+type Untold struct {
+	Cause string          `json:"cause"` // id of the event
+	Since time.Time       `json:"since"`
+	Type  string          `json:"type"`
+	ID    string          `json:"id"`
+	Data  json.RawMessage `json:"data"`
+}
+
+// Bounds of what a record keeps of facts.
+const (
+	maxUntold = 8
+	untoldFor = 24 * time.Hour // an event that comes again later is told nothing
+)
+
+// Keep keeps a fact for when its cause comes again. It takes effect with Save.
+func (r *Record) Keep(fact Untold) {
+	r.Untold = slices.DeleteFunc(r.Untold, func(u Untold) bool { return u.ID == fact.ID || fact.Since.Sub(u.Since) > untoldFor })
+	r.Untold = append(r.Untold, fact)
+	r.Untold = r.Untold[max(0, len(r.Untold)-maxUntold):]
 }
 
 // Certificate is the certificate itself.
@@ -151,6 +176,7 @@ type state struct {
 	Superseded  []string     `json:"superseded,omitempty"`
 	Keyless     bool         `json:"keyless,omitempty"`
 	Adopted     bool         `json:"adopted,omitempty"`
+	Untold      []Untold     `json:"untold,omitempty"`
 }
 
 type flightState struct {
@@ -264,7 +290,7 @@ func (s *Store) Save(ctx context.Context, r *Record) error {
 }
 
 func (r *Record) encode() (*corev1.Secret, error) {
-	st := state{Applied: r.Applied, Revoke: r.Revoke, Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt, Superseded: r.Superseded}
+	st := state{Applied: r.Applied, Revoke: r.Revoke, Lease: r.Lease, Fence: r.Fence, Attempt: r.Attempt, Superseded: r.Superseded, Untold: r.Untold}
 	if len(r.Contest.Rewrites) > 0 || !r.Contest.Stopped.IsZero() {
 		st.Contest = &r.Contest
 	}
@@ -340,7 +366,7 @@ func decode(secret *corev1.Secret) (*Record, error) {
 	if err := json.Unmarshal(secret.Data[stateKey], &st); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateKey, err)
 	}
-	r := &Record{Applied: st.Applied, Revoke: st.Revoke, Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Superseded: st.Superseded, Former: decodeFormer(secret.Data)}
+	r := &Record{Applied: st.Applied, Revoke: st.Revoke, Lease: st.Lease, Fence: st.Fence, Attempt: st.Attempt, Superseded: st.Superseded, Untold: st.Untold, Former: decodeFormer(secret.Data)}
 	if st.Contest != nil {
 		r.Contest = *st.Contest
 	}

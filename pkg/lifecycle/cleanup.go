@@ -223,7 +223,7 @@ func (a *attempt) askToRevoke(ctx context.Context, r *ledger.Revocation) error {
 	a.trace(began, "revoke", r.Serial)
 	e := model.NewEvent(model.CertificateRevoked, a.key, model.RevocationFact{Serial: r.Serial, Reason: r.Reason})
 	e.SetID(model.DerivedID(model.CertificateRevoked, string(a.cert.UID), r.Serial))
-	a.tell(e)
+	a.tellKept(e)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/certloop/certloop/pkg/ledger"
@@ -111,20 +112,23 @@ const (
 )
 
 // contested counts that somebody has rewritten the output. After too many rounds it is left
-// to them: stop says that this is reported.
-func (a *attempt) contested(ctx context.Context, found ledger.Outputs) (stop bool, err error) {
+// to them: stop says that this is reported. Otherwise repairs are what is to be told of it.
+func (a *attempt) contested(ctx context.Context, found ledger.Outputs, repairs []event.Event) (stop bool, err error) {
 	c, now := &a.rec.Contest, a.o.now()
 	c.Rewrites = append(slices.DeleteFunc(c.Rewrites, func(t time.Time) bool { return now.Sub(t) > contestWindow }), now)
 	if len(c.Rewrites) <= contestRounds {
+		for _, e := range repairs {
+			a.keepFact(e)
+		}
 		return false, a.save(ctx, "contest")
 	}
 	c.Stopped, c.Seen, c.Config = now, versions(found), a.cert.Generation
+	e := model.NewEvent(model.SecretContended, a.key, model.SecretFact{SecretName: strings.Join(slices.Sorted(maps.Keys(found)), ","), Cause: a.contestMessage()})
+	e.SetID(model.DerivedID(model.SecretContended, string(a.cert.UID), c.Seen))
+	a.tellKept(e)
 	if err := a.save(ctx, "contest"); err != nil {
 		return true, err
 	}
-	e := model.NewEvent(model.SecretContended, a.key, model.SecretFact{SecretName: strings.Join(slices.Sorted(maps.Keys(found)), ","), Cause: a.contestMessage()})
-	e.SetID(model.DerivedID(model.SecretContended, string(a.cert.UID), c.Seen))
-	a.tell(e)
 	return true, a.reportContest(ctx)
 }
 

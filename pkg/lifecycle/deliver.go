@@ -115,7 +115,7 @@ func (a *attempt) bring(ctx context.Context) (delivered bool, err error) {
 // write puts the outputs right, unless somebody had a reason to change them, or would do
 // so again and again. stop says that all is reported.
 func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []ledger.Deviation) (stop bool, err error) {
-	var drifts []event.Event
+	var repairs []event.Event
 	rewritten := a.wasDelivered()
 	if !rewritten {
 		if err := a.upToDate(ctx); err != nil {
@@ -128,10 +128,10 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 		case adopted:
 			return a.mark(ctx, found)
 		}
-		if stop, err := a.contested(ctx, found); stop || err != nil {
+		repairs = a.repairs(found, deviations) // as it is before it is put right
+		if stop, err := a.contested(ctx, found, repairs); stop || err != nil {
 			return true, err
 		}
-		drifts = a.drifts(found, deviations) // as it is before it is put right
 	}
 	began := a.o.now()
 	if err := a.replace(ctx, found); err != nil {
@@ -140,9 +140,7 @@ func (a *attempt) write(ctx context.Context, found ledger.Outputs, deviations []
 	for _, d := range deviations {
 		a.trace(began, "project", d.SecretName)
 	}
-	if rewritten {
-		a.repaired(drifts)
-	}
+	a.facts = append(a.facts, repairs...)
 	return false, nil
 }
 
@@ -382,18 +380,18 @@ func (a *attempt) replaceLostKey(ctx context.Context) error {
 	return a.report(ctx, a.outcomeOfRecord())
 }
 
-// repaired tells that outputs were put back, and from what, unless the event that led here says so.
+// repairs are the facts that outputs were put back, and from what, unless the event that led here says so.
 // Whoever else sees a change tells of it under the same id, which the history holds once; an event
 // of another change of the same Secret, come late, has another one.
-func (a *attempt) repaired(drifts []event.Event) {
-	for _, e := range drifts {
+func (a *attempt) repairs(found ledger.Outputs, deviations []ledger.Deviation) (repairs []event.Event) {
+	for _, e := range a.drifts(found, deviations) {
 		if !a.toldBy(e) {
-			a.tell(e)
+			repairs = append(repairs, model.Follow(a.in, e))
 		}
 	}
 	e := model.NewEvent(model.CertificateRestored, a.key, a.fact())
 	e.SetID(model.DerivedID(model.CertificateRestored, string(a.cert.UID), a.in.ID()))
-	a.tell(e)
+	return append(repairs, model.Follow(a.in, e))
 }
 
 // toldBy: the event that led here tells of a drift. One that names no Secret may be about any; of

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -113,7 +114,17 @@ func (o *Obtainer) obtainFor(ctx context.Context, seen sight, key types.Namespac
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
 	}
-	return append(repairs, out...), nil
+	return distinct(append(repairs, out...)), nil
+}
+
+// distinct is each event once: a second look tells again what the first has stored.
+func distinct(all []event.Event) []event.Event {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(all, func(e event.Event) bool {
+		was := seen[e.ID()]
+		seen[e.ID()] = true
+		return was
+	})
 }
 
 // repairsIn are the facts that tell of outputs put back, which hold whatever came afterwards.
@@ -182,6 +193,7 @@ type attempt struct {
 	answer   bool // the CA has answered, authentically
 	config   string
 	facts    []event.Event
+	retold   int            // how many of them an earlier delivery of the same event led to
 	promoted bool           // this attempt has put a certificate into use
 	again    bool           // it is not the first look: somebody wrote meanwhile
 	seen     sight          // what was known before
@@ -203,6 +215,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.retell()
 	a.demand = demandOf(a.cert, a.rec, a.in, a.work)
 	if a.cert.Spec.Paused {
 		return a.stop(ctx)
@@ -304,6 +317,30 @@ func (a *attempt) later(t time.Time, w model.Work) {
 }
 
 func (a *attempt) tell(e event.Event) { a.facts = append(a.facts, model.Follow(a.in, e)) }
+
+// tellKept tells what cannot be found out once more after the next write of the record, which
+// keeps it for retell.
+func (a *attempt) tellKept(e event.Event) {
+	a.tell(e)
+	a.keepFact(e)
+}
+
+func (a *attempt) keepFact(e event.Event) {
+	a.rec.Keep(ledger.Untold{Cause: a.in.ID(), Since: a.o.now(), Type: e.Type(), ID: e.ID(), Data: e.Data()})
+}
+
+// retell tells what this very event has led to before: it comes again, so that it may not have
+// been told. The history drops what it has.
+func (a *attempt) retell() {
+	for _, u := range a.rec.Untold {
+		if u.Cause == a.in.ID() {
+			e := model.NewEvent(u.Type, a.key, u.Data)
+			e.SetID(u.ID)
+			a.tell(e)
+		}
+	}
+	a.retold = len(a.facts)
+}
 
 func (a *attempt) trace(began time.Time, name, detail string) {
 	if a.o.Trace != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,13 +42,13 @@ func (a *attempt) failed(ctx context.Context, reason string, err error) error {
 	at.Failed++
 	at.Next = a.o.now().Add(a.retryDelay())
 	at.Reason, at.Message, at.Parked = reason, bounded(err.Error()), ""
+	out := a.outcomeOfRecord()
+	a.tellKept(a.outcomeFact(model.CertificateFailed, out))
 	if err := a.release(ctx); err != nil {
 		return err
 	}
 	a.o.Log.WarnContext(ctx, "attempt failed", "certificate", a.key.String(), "reason", reason, "err", at.Message, "next", at.Next)
 	a.later(at.Next, model.Work{Reason: model.WorkRetry})
-	out := a.outcomeOfRecord()
-	out.fact = model.CertificateFailed
 	return a.report(ctx, out)
 }
 
@@ -77,12 +78,12 @@ func (a *attempt) park(ctx context.Context, reason string, err error) error {
 	at.Failed++
 	at.Next, at.Reason, at.Message = time.Time{}, reason, bounded(err.Error())
 	at.Parked = view{config: a.config, issuer: issuerState(a.ca)}.parkedFor()
+	out := a.outcomeOfRecord()
+	a.tellKept(a.outcomeFact(model.CertificateParked, out))
 	if err := a.release(ctx); err != nil {
 		return err
 	}
 	a.o.Log.ErrorContext(ctx, "certificate parked", "certificate", a.key.String(), "reason", reason, "err", at.Message)
-	out := a.outcomeOfRecord()
-	out.fact = model.CertificateParked
 	return a.report(ctx, out)
 }
 
@@ -187,7 +188,9 @@ func (a *attempt) report(ctx context.Context, out outcome) error {
 		}
 		a.cert.Status, a.cert.ResourceVersion = fresh.Status, fresh.ResourceVersion
 	}
-	a.tellOutcome(out)
+	if out.fact != "" {
+		a.tell(a.outcomeFact(out.fact, out))
+	}
 	return nil
 }
 
@@ -210,10 +213,8 @@ func ignoreGone(err error) error {
 	return err
 }
 
-func (a *attempt) tellOutcome(out outcome) {
-	if out.fact == "" {
-		return
-	}
+// outcomeFact tells of an outcome.
+func (a *attempt) outcomeFact(eventType string, out outcome) event.Event {
 	data := model.AttemptFact{Reason: out.reason, Message: out.message, Attempt: a.rec.Attempt.Failed, Generation: a.cert.Generation}
 	if a.rec.Flight != nil {
 		data.TransactionID = a.rec.Flight.ID
@@ -222,7 +223,7 @@ func (a *attempt) tellOutcome(out outcome) {
 		next := metav1.NewTime(out.next)
 		data.NextAttempt = &next
 	}
-	a.tell(model.NewEvent(out.fact, a.key, data))
+	return model.NewEvent(eventType, a.key, data)
 }
 
 // setStatus writes into the status what the record and the outcome say.

@@ -26,7 +26,7 @@ func declared(in event.Event) bool {
 // answered: by config.rejected, or by a fact with its correlation and the generation it became,
 // from which on the facts about the certificate are about what was declared.
 func (a *attempt) stand(was *model.CMPCertificateStatus) {
-	if a.cert.DeletionTimestamp != nil || !a.awaited(was) || slices.ContainsFunc(a.facts, a.tellsStanding(was)) {
+	if a.cert.DeletionTimestamp != nil || !a.awaited(was) || slices.ContainsFunc(a.facts[a.retold:], a.tellsStanding(was)) {
 		return
 	}
 	e, reason := a.standing()

@@ -284,11 +284,11 @@ func (a *attempt) wait(ctx context.Context, tx *cmp.Transaction, step cmp.Step) 
 	a.rec.Flight.NextPoll = a.o.now().Add(step.Wait)
 	a.rec.Attempt = a.lasting()
 	a.rec.Lease = nil
+	out := a.outcomeOfRecord()
+	a.tellKept(a.outcomeFact(model.CertificateWaiting, out))
 	if err := a.keep(ctx, tx, "wait"); err != nil {
 		return err
 	}
-	out := a.outcomeOfRecord()
-	out.fact = model.CertificateWaiting
 	a.later(out.next, model.Work{Reason: model.WorkPoll})
 	return a.report(ctx, out)
 }
@@ -446,5 +446,5 @@ func (a *attempt) orphan(why string) {
 func (a *attempt) orphaned(id, why string) {
 	e := model.NewEvent(model.IssuanceMaybeOrphan, a.key, model.OrphanFact{TransactionID: id, Reason: bounded(why)})
 	e.SetID(model.DerivedID(model.IssuanceMaybeOrphan, string(a.cert.UID), id, fmt.Sprint(a.rec.Attempt.Orphans)))
-	a.tell(e)
+	a.tellKept(e)
 }
