@@ -1,7 +1,6 @@
 package cmp
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/asn1"
@@ -189,9 +188,6 @@ func parseInto(c **x509.Certificate, der []byte, field string) (err error) {
 func (u *RootCAKeyUpdate) verify(old *x509.Certificate, now time.Time) error {
 	refuse := func(field, detail string) error {
 		return &ReplyError{Field: "rootCaKeyUpdate." + field, Section: sectionRootUpdate, Detail: detail, Failure: FailIncorrectData}
-	}
-	sameKey := func(a, b *x509.Certificate) bool {
-		return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 	}
 	switch {
 	case u.NewWithOld == nil:

@@ -432,6 +432,51 @@ func TestPitfall21PollNonce(t *testing.T) {
 	}
 }
 
+// Where it is certConf that has to wait, pkiconf may repeat its nonce: that of the
+// request is of an exchange that is over.
+func TestPitfall21NonceOfDelayedCertConf(t *testing.T) {
+	for name, test := range map[string]struct {
+		nonce     func(request, conf, poll *Message) []byte
+		want, old string // with a state stored now, and by a program that did not keep the nonce
+	}{
+		"pollReq's":  {func(_, _, poll *Message) []byte { return poll.Header.SenderNonce }, "ok", "ok"},
+		"certConf's": {func(_, conf, _ *Message) []byte { return conf.Header.SenderNonce }, "ok", "recipNonce"},
+		"request's":  {func(request, _, _ *Message) []byte { return request.Header.SenderNonce }, "recipNonce", "recipNonce"},
+	} {
+		s := signed(t)
+		tr := s.begin(t)
+		request := mustParse(t, tr.Step().Send)
+		s.next(t, tr, s.ca.granted(t, tr.Step().Send))
+		conf := mustParse(t, tr.Step().Send)
+		s.next(t, tr, s.ca.answer(t, tr.Step().Send, TypeError, &ErrorMsg{Status: StatusInfo{Status: StatusWaiting}}))
+		for kind, again := range map[string]*Transaction{"now": tr, "stored": s.resumed(t, tr), "old": s.forgetting(t, tr, "delayedNonce")} {
+			m := s.ca.confirmed(t, again.Step().Send)
+			m.Header.RecipNonce = test.nonce(request, conf, mustParse(t, again.Step().Send))
+			_, err := again.Next(seal(t, m, s.reply))
+			want := test.want
+			if kind == "old" {
+				want = test.old
+			}
+			if got := outcome(err); got != want {
+				t.Errorf("%s, %s: %q (%v), want %q", kind, name, got, err, want)
+			}
+		}
+	}
+}
+
+// A request that was waiting when an older program stored it gets its answer
+// by the request's nonce as before.
+func TestPitfall21NonceInOlderState(t *testing.T) {
+	s := signed(t)
+	tr := s.begin(t)
+	first := tr.Step().Send
+	s.next(t, tr, s.ca.waiting(t, first))
+	tr = s.forgetting(t, tr, "delayedNonce")
+	if step := s.next(t, tr, s.ca.granted(t, first)); step.Type != TypeCertConf {
+		t.Errorf("%+v, want certConf", step)
+	}
+}
+
 // certConf for a certificate signed with Ed25519 has a hash by SHA-512, no
 // hashAlg, and hence pvno 2: older servers cannot parse more (RFC 9481 §3.3).
 func TestPitfall23Ed25519CertConf(t *testing.T) {

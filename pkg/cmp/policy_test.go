@@ -352,6 +352,76 @@ func TestPitfall09ExtraCertsOnlyOnce(t *testing.T) {
 	}
 }
 
+// Who has signed the first answer signs all of them: nobody else below the root
+// can speak for the CA later on, in this process or in another.
+func TestOneSignerForATransaction(t *testing.T) {
+	for name, test := range map[string]struct {
+		other func(*testing.T, *scene) Credential
+		want  string
+	}{
+		"the same":                     {func(_ *testing.T, s *scene) Credential { return s.reply }, "ok"},
+		"somebody else below the root": {func(t *testing.T, s *scene) Credential { return s.ca.identity(t, "web workload") }, "signer"},
+		"the root":                     {func(_ *testing.T, s *scene) Credential { return &Signer{Key: s.ca.rootKey, Certificate: s.ca.root} }, "signer"},
+		"the same key, renewed": {func(t *testing.T, s *scene) Credential {
+			return s.renewed(t, s.ca.signer.RawSubject, s.ca.signerKey)
+		}, "ok"},
+		"the same name, another key": {func(t *testing.T, s *scene) Credential {
+			return s.renewed(t, s.ca.signer.RawSubject, newKey(t))
+		}, "signer"},
+		"another name, the same key": {func(t *testing.T, s *scene) Credential {
+			return s.renewed(t, mustName(t, "/CN=another"), s.ca.signerKey)
+		}, "signer"},
+		"renewed by a stranger": {func(t *testing.T, s *scene) Credential {
+			stranger := newAuthority(t, "Test CA")
+			c := stranger.issue(t, &x509.Certificate{RawSubject: s.ca.signer.RawSubject, NotBefore: epoch}, s.ca.signerKey.Public(), stranger.root)
+			return &Signer{Key: s.ca.signerKey, Certificate: c}
+		}, "signer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := signed(t)
+			s.cfg.Trust.IgnoreKeyUsage = true // so that the root could sign, but for this rule
+			tr := s.begin(t)
+			s.next(t, tr, s.ca.granted(t, tr.Step().Send))
+			for _, tr := range []*Transaction{s.resumed(t, tr), tr} {
+				_, err := tr.Next(seal(t, s.ca.confirmed(t, tr.Step().Send), test.other(t, s)))
+				if got := outcome(err); got != test.want {
+					t.Errorf("%q (%v), want %q", got, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+// renewed is a certificate of the CA for a signer of its messages.
+func (s *scene) renewed(t *testing.T, subject Name, key crypto.Signer) Credential {
+	t.Helper()
+	return &Signer{Key: key, Certificate: s.ca.issue(t, &x509.Certificate{RawSubject: subject}, key.Public(), s.ca.root)}
+}
+
+// Who may sign must be valid when the message comes: pinned, known from the
+// transaction, or new.
+func TestSignerIsValidNow(t *testing.T) {
+	for name, pinned := range map[string]bool{"by a root": false, "pinned": true} {
+		t.Run(name, func(t *testing.T) {
+			s := signed(t)
+			short := &x509.Certificate{RawSubject: s.ca.signer.RawSubject, NotBefore: epoch.Add(-time.Hour), NotAfter: epoch.Add(time.Minute)}
+			s.ca.signer = s.ca.issue(t, short, s.ca.signerKey.Public(), s.ca.root)
+			s.reply = s.ca.credential()
+			if pinned {
+				s.cfg.Trust = Trust{ServerCertificate: s.ca.signer, IssuedRoots: s.cfg.Trust.Roots}
+			}
+			late, tr := s.begin(t), s.begin(t)
+			s.next(t, tr, s.ca.granted(t, tr.Step().Send))
+			s.clock.advance(2 * time.Minute)
+			for tr, m := range map[*Transaction]*Message{late: s.ca.granted(t, late.Step().Send), tr: s.ca.confirmed(t, tr.Step().Send)} {
+				if _, err := tr.Next(seal(t, m, s.reply)); outcome(err) != "signer" || !strings.Contains(err.Error(), "not valid now") {
+					t.Errorf("%s: %v, want that the signer is not valid now", m.Type, err)
+				}
+			}
+		})
+	}
+}
+
 func TestTrustSwitches(t *testing.T) {
 	for name, test := range map[string]struct {
 		template x509.Certificate

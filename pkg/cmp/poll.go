@@ -86,6 +86,7 @@ func (t *Transaction) startPolling(id int64) error {
 		return &ReplyError{Field: "status", Section: sectionPoll, Detail: "waiting, while already polling", Failure: FailBadRequest}
 	}
 	t.state.Polling, t.state.PollID, t.state.Polls = true, id, 0
+	t.state.DelayedNonce = t.state.LastNonce
 	t.state.CheckAt = t.cfg.Now().UTC()
 	return nil
 }

@@ -19,7 +19,9 @@ const (
 	phaseFailed  phase = "failed"
 )
 
-// stateVersion is the version of the stored form.
+// stateVersion is the version of the stored form. It changes where an older
+// program would misunderstand the newer form, or cannot be understood; a field
+// whose absence has a meaning does not change it.
 const stateVersion = 1
 
 // maxStateBytes bounds what Resume reads, in bytes.
@@ -43,6 +45,8 @@ type state struct {
 	PollID  int64     `json:"pollId,omitempty"` // certReqId to ask about
 	Polls   int       `json:"polls,omitempty"`
 	CheckAt time.Time `json:"checkAt,omitzero"` // do not poll before
+
+	DelayedNonce []byte `json:"delayedNonce,omitempty"` // senderNonce of the message whose answer is polled for
 
 	Signer      []byte    `json:"signer,omitempty"`      // certificate that signed the peer's messages so far
 	Untrusted   [][]byte  `json:"untrusted,omitempty"`   // certificates from the peer's verified messages

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
@@ -75,6 +76,30 @@ func (s *scene) resumed(t testing.TB, tr *Transaction) *Transaction {
 		t.Fatal(err)
 	}
 	again, err := Resume(s.cfg, stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// forgetting is the transaction as another process finds it, but for a field
+// that older programs did not store. It must have been there.
+func (s *scene) forgetting(t testing.TB, tr *Transaction, field string) *Transaction {
+	t.Helper()
+	stored, err := tr.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(stored, &fields); err != nil || fields[field] == nil {
+		t.Fatalf("%v, field %q: %s", err, field, stored)
+	}
+	delete(fields, field)
+	older, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Resume(s.cfg, older)
 	if err != nil {
 		t.Fatal(err)
 	}

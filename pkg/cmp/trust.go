@@ -1,6 +1,7 @@
 package cmp
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -60,10 +61,10 @@ func (t *Trust) issuedRoots() []*x509.Certificate {
 // (which are taken to be trusted already), extraCerts, Intermediates and Roots,
 // in this order (RFC 9483 §3.5). The errors are of type [ProtectionError].
 func (t *Trust) Verify(m *Message, at time.Time, known ...*x509.Certificate) (*x509.Certificate, error) {
-	return t.verify(search{trust: t, message: m, at: at, parse: parseAll}, known)
+	return t.verify(search{trust: t, message: m, at: at, parse: parseAll}, known...)
 }
 
-func (t *Trust) verify(s search, known []*x509.Certificate) (*x509.Certificate, error) {
+func (t *Trust) verify(s search, known ...*x509.Certificate) (*x509.Certificate, error) {
 	if t.ServerCertificate != nil {
 		if s.signedBy(t.ServerCertificate) {
 			return t.ServerCertificate, nil
@@ -78,9 +79,18 @@ func (t *Trust) verify(s search, known []*x509.Certificate) (*x509.Certificate, 
 	return s.candidates()
 }
 
+// verifyAgain is verify for who has signed messages of a transaction before, and
+// for nobody else: it was that certificate, or one that renews it for the same
+// subject and key, which must lead to the roots like any other.
+func (t *Trust) verifyAgain(s search, signer *x509.Certificate) (*x509.Certificate, error) {
+	s.signer = signer
+	return t.verify(s, signer)
+}
+
 // search looks for the signer of one message.
 type search struct {
 	trust   *Trust
+	signer  *x509.Certificate // nobody else will do, except with a renewed certificate; nil: anybody who is trusted
 	message *Message
 	at      time.Time
 	parse   func([][]byte) []*x509.Certificate
@@ -134,6 +144,10 @@ func (s *search) fits(c *x509.Certificate) error {
 	header := &s.message.Header
 	sender, ok := header.Sender.Name()
 	switch {
+	case s.signer != nil && (!ok || !Name(s.signer.RawSubject).Equal(sender)):
+		return errors.New("the sender is not who signed the answers before: a transaction has one signer")
+	case s.signer != nil && !samePerson(c, s.signer):
+		return errors.New("the sender has another key than before: a transaction has one signer")
 	case !ok || !Name(c.RawSubject).Equal(sender):
 		return errors.New("no certificate at hand has the sender as its subject")
 	case !s.trust.IgnoreSenderKID && !fitsKID(c, header.SenderKID):
@@ -146,6 +160,16 @@ func (s *search) fits(c *x509.Certificate) error {
 		return errors.New("the sender's certificate lacks extendedKeyUsage cmcCA or cmcRA")
 	}
 	return nil
+}
+
+// samePerson tells whether two certificates are of one subject and one key.
+func samePerson(a, b *x509.Certificate) bool {
+	return Name(a.RawSubject).Equal(b.RawSubject) && sameKey(a, b)
+}
+
+// sameKey tells whether two certificates have one public key.
+func sameKey(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
 // fitsKID compares key identifiers; either may be absent, since it selects and proves nothing.

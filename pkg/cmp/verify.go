@@ -21,8 +21,7 @@ func (t *Transaction) verify(m *Message) (signer *x509.Certificate, err error) {
 	if m.ProtectedByMAC() {
 		err = t.checkMAC(m)
 	} else {
-		trust := t.trustFor(m)
-		signer, err = trust.verify(search{trust: &trust, message: m, at: t.cfg.Now(), parse: t.certificates}, t.knownSigners())
+		signer, err = t.findSigner(m)
 	}
 	if err != nil {
 		return nil, err
@@ -76,13 +75,16 @@ func (t *Transaction) decoded(der []byte) *x509.Certificate {
 	return nil
 }
 
-// knownSigners is who has been found trustworthy in this transaction: later
-// messages need not bring the certificate along (RFC 9483 §3.3).
-func (t *Transaction) knownSigners() []*x509.Certificate {
-	if t.signer == nil {
-		return nil
+// findSigner finds who signed m. Who has signed the transaction's first answer
+// signs all of them, so that nobody else below the roots can speak for the CA
+// later on; those answers need not bring the certificate along (RFC 9483 §3.3).
+func (t *Transaction) findSigner(m *Message) (*x509.Certificate, error) {
+	trust := t.trustFor(m)
+	s := search{trust: &trust, message: m, at: t.cfg.Now(), parse: t.certificates}
+	if t.signer != nil && trust.ServerCertificate == nil { // a pinned one is the only one anyway
+		return trust.verifyAgain(s, t.signer)
 	}
-	return []*x509.Certificate{t.signer}
+	return trust.verify(s)
 }
 
 // checkVersion: the peer answers in the version of the request; an error may
@@ -105,17 +107,26 @@ func (t *Transaction) checkTransactionID(m *Message) error {
 }
 
 // checkRecipNonce: recipNonce must repeat our last senderNonce (RFC 9810
-// §5.1.1). What ends polling may repeat that of the first request instead, as
-// some CAs have it; a pollRep may not.
+// §5.1.1). What ends polling may repeat that of the message it answers, request
+// or certConf, instead, as some CAs have it; a pollRep may not.
 func (t *Transaction) checkRecipNonce(m *Message) error {
 	nonce := m.Header.RecipNonce
 	if hmac.Equal(nonce, t.state.LastNonce) {
 		return nil
 	}
-	if t.state.Polling && m.Type != TypePollRep && hmac.Equal(nonce, t.first.Header.SenderNonce) {
+	if t.state.Polling && m.Type != TypePollRep && t.answersDelayed(nonce) {
 		return nil
 	}
 	return &ProtectionError{Check: CheckRecipNonce, Section: sectionHeader, Detail: "does not repeat our senderNonce"}
+}
+
+// answersDelayed tells whether a nonce is that of the message whose answer is
+// polled for. A state stored before that was kept in it knows the request's only.
+func (t *Transaction) answersDelayed(nonce []byte) bool {
+	if t.state.DelayedNonce == nil {
+		return t.state.Phase == phaseRequest && hmac.Equal(nonce, t.first.Header.SenderNonce)
+	}
+	return hmac.Equal(nonce, t.state.DelayedNonce)
 }
 
 // checkSenderNonce: the peer's nonce must be there and be new (RFC 9810 §5.1.1).
