@@ -3,6 +3,7 @@ package cmp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -61,7 +62,10 @@ func (c *Client) ask(ctx context.Context, cfg Config, req Request) (Body, error)
 	return t.Step().Reply, nil
 }
 
-// Run drives a transaction to the end, from wherever it is.
+// Run drives a transaction to the end, from wherever it is, within its
+// [Config.TotalTimeout] and the CA's confirmWaitTime. Where one of these passes
+// while an answer is awaited the error matches [ErrDeadline] and t is as it was:
+// a certificate that is there can still be confirmed.
 func (c *Client) Run(ctx context.Context, t *Transaction) (*Issued, error) {
 	if !c.KeepAlive {
 		defer c.CloseIdleConnections()
@@ -89,7 +93,10 @@ func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {
 	if step.Send == nil {
 		return step, fmt.Errorf("%w: the transaction is over", ErrState)
 	}
-	reply, err := c.post(ctx, step.Send, false)
+	if t.tooLate() {
+		return step, fmt.Errorf("sending %s: %w", step.Type, ErrDeadline)
+	}
+	reply, err := c.answerTo(ctx, step)
 	if err != nil {
 		return Step{Issued: step.Issued}, fmt.Errorf("sending %s: %w", step.Type, err)
 	}
@@ -101,9 +108,22 @@ func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {
 	return next, nil
 }
 
+// answerTo sends the message of a step and waits for the answer as long as it is of use.
+func (c *Client) answerTo(ctx context.Context, step Step) ([]byte, error) {
+	ctx, cancel := step.Context(ctx)
+	defer cancel()
+	reply, err := c.post(ctx, step.Send, false)
+	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) {
+		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	}
+	return reply, err
+}
+
 // courtesy tells the peer that the transaction has failed, if there is something to tell.
 func (c *Client) courtesy(ctx context.Context, last Step) {
 	if last.Send != nil {
+		ctx, cancel := last.Context(ctx)
+		defer cancel()
 		_, _ = c.post(ctx, last.Send, true)
 	}
 }

@@ -25,7 +25,10 @@ type Config struct {
 	UnprotectedErrors bool // let an error without protection end a transaction; it is never believed otherwise
 	Differences       DifferencePolicy
 
-	TotalTimeout         time.Duration // of a whole transaction, polling included; 0: no bound
+	// TotalTimeout bounds a whole transaction from Begin on, polling and
+	// confirmation included; 0: no bound. The last poll is at its end, and to
+	// confirm what that brings may take a round trip more.
+	TotalTimeout         time.Duration
 	MaxCheckAfter        time.Duration // upper bound of the peer's checkAfter; 0: DefaultMaxCheckAfter
 	MaxPolls             int           // 0: DefaultMaxPolls
 	MessageTimeTolerance time.Duration // 0: DefaultMessageTimeTolerance; negative: messageTime is not looked at

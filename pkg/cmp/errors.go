@@ -13,7 +13,8 @@ var ErrProtection = errors.New("not authentic")
 var ErrRejected = errors.New("certificate refused by the requester")
 
 // ErrDeadline reports a transaction that took longer than [Config.TotalTimeout],
-// or needed more polls than [Config.MaxPolls].
+// needed more polls than [Config.MaxPolls], or whose confirmation took longer
+// than the CA's confirmWaitTime.
 var ErrDeadline = errors.New("the total time of the transaction is over")
 
 // ErrState reports a call that does not fit the state of a transaction, or a

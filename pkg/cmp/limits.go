@@ -52,6 +52,8 @@ const (
 	nonceBytes = 16
 	// maxCandidates bounds the signatures verified to find who protected one message.
 	maxCandidates = 10
+	// courtesyTime is how long the answer to the last message of a failed transaction is waited for.
+	courtesyTime = 5 * time.Second
 	// maxSeenNonces bounds the peer's nonces remembered to notice a repetition.
 	maxSeenNonces = 16
 )

@@ -85,6 +85,9 @@ func (t *Transaction) startPolling(id int64) error {
 	if t.state.Polling {
 		return &ReplyError{Field: "status", Section: sectionPoll, Detail: "waiting, while already polling", Failure: FailBadRequest}
 	}
+	if t.overdue() {
+		return ErrDeadline
+	}
 	t.state.Polling, t.state.PollID, t.state.Polls = true, id, 0
 	t.state.DelayedNonce = t.state.LastNonce
 	t.state.CheckAt = t.cfg.Now().UTC()
@@ -111,7 +114,7 @@ func (t *Transaction) schedule(checkAfter int64) error {
 	now := t.cfg.Now().UTC()
 	deadline := t.state.Deadline
 	t.state.Polls++
-	if t.state.Polls > t.cfg.MaxPolls || !deadline.IsZero() && !now.Before(deadline) {
+	if t.state.Polls > t.cfg.MaxPolls || t.overdue() {
 		return ErrDeadline
 	}
 	limit := max(t.cfg.MaxCheckAfter, MinCheckAfter)

@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ type Step struct {
 	Send   []byte        // the message to send, after Wait; nil: nothing more
 	Type   BodyType      // of Send
 	Wait   time.Duration // the peer wants to be asked no earlier
+	Within time.Duration // after Wait: the answer is of use for so long; 0: no bound but the caller's own
 	Issued *Issued       // the certificate, from the reply on that brought it
 	Reply  Body          // the answer to rr (*RevRep) or genm (GenMsg), once Done
 	Done   bool          // the certificate is confirmed, or confirmation was waived, or the answer is there: the transaction is complete
@@ -147,7 +149,7 @@ func (t *Transaction) Step() Step {
 		_ = t.prepare() // what was made before is still good, if old
 	}
 	return Step{
-		Send: t.send, Type: t.sending, Wait: t.wait(),
+		Send: t.send, Type: t.sending, Wait: t.wait(), Within: t.within(),
 		Issued: t.issued, Reply: t.reply, Done: t.state.Phase == phaseDone,
 	}
 }
@@ -158,6 +160,50 @@ func (t *Transaction) wait() time.Duration {
 		return 0
 	}
 	return max(0, t.state.CheckAt.Sub(t.cfg.Now()))
+}
+
+// within is the time left for the answer to what is sent after the wait: until
+// the deadline, and for certConf until the CA's confirmWaitTime if that is
+// earlier. The last poll is at the deadline, and what it brings is confirmed
+// after it, since it has been issued: there is no bound to these.
+func (t *Transaction) within() time.Duration {
+	if t.send == nil {
+		return 0
+	}
+	end := t.state.Deadline
+	if by := t.state.ConfirmBy; t.confirms() && !by.IsZero() && (end.IsZero() || by.Before(end)) {
+		end = by
+	}
+	if end.IsZero() {
+		return 0
+	}
+	sent := t.cfg.Now()
+	if t.state.Polling && sent.Before(t.state.CheckAt) {
+		sent = t.state.CheckAt
+	}
+	return max(0, end.Sub(sent))
+}
+
+// confirms tells whether the next message is a certConf.
+func (t *Transaction) confirms() bool { return t.state.Phase == phaseConfirm && !t.state.Polling }
+
+// overdue tells whether the deadline has passed.
+func (t *Transaction) overdue() bool {
+	return !t.state.Deadline.IsZero() && !t.cfg.Now().Before(t.state.Deadline)
+}
+
+// tooLate tells whether there is no time to send the request. A poll past the
+// deadline is the last one, and a certConf is for what has been issued.
+func (t *Transaction) tooLate() bool {
+	return t.state.Phase == phaseRequest && !t.state.Polling && t.overdue()
+}
+
+// Context bounds ctx by Within; [ErrDeadline] is then its cause.
+func (s Step) Context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.Within <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, s.Within, ErrDeadline)
 }
 
 // prepare makes the message to send in the present state.
@@ -205,6 +251,8 @@ func (t *Transaction) certConf() CertConf {
 //
 //   - A [SyntaxError] or [ErrProtection]: the answer cannot be believed. The
 //     transaction is as before, so the message may be sent again.
+//   - A certificate is taken, and its confirmation too, however late they come,
+//     since it has been issued; what would only begin to wait is [ErrDeadline].
 //   - Any other error: the transaction has failed, as the peer ([Error]) or this
 //     side ([ReplyError], [ErrDeadline], [ErrRejected]) has it. If the Step has
 //     something to Send, sending it tells the peer; its answer is of no interest.
@@ -295,7 +343,9 @@ func (t *Transaction) fail(cause error) (Step, error) {
 	case errors.Is(cause, ErrDeadline):
 		step.Send, step.Type = t.errorMessage(0, "waited long enough")
 	}
-	t.state.Phase, t.send = phaseFailed, nil
+	if t.state.Phase, t.send = phaseFailed, nil; step.Send != nil {
+		step.Within = courtesyTime
+	}
 	return step, cause
 }
 
@@ -386,7 +436,7 @@ func (t *Transaction) handleError(m *Message, body *ErrorMsg) error {
 	if t.state.Phase == phaseConfirm && body.Status.FailInfo.Has(FailCertConfirmed) {
 		return t.confirmed()
 	}
-	if t.otherVersion(m, body) {
+	if t.otherVersion(m, body) && !t.overdue() {
 		return t.beginAgain(m.Header.PVNO)
 	}
 	err := peerError(m, true)

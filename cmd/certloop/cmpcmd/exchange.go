@@ -93,7 +93,7 @@ func (x *exchange) advance(ctx context.Context, step cmp.Step) (cmp.Step, error)
 			return step, err
 		}
 	}
-	answer, err := x.pass(ctx, step)
+	answer, err := x.passInTime(ctx, step)
 	if err != nil || x.outcome.saved {
 		return step, err
 	}
@@ -131,6 +131,17 @@ func (x *exchange) wait(ctx context.Context, step cmp.Step) (cmp.Step, error) {
 	case <-timer.C:
 		return x.transaction.Step(), nil
 	}
+}
+
+// passInTime is pass for as long as the answer is of use.
+func (x *exchange) passInTime(ctx context.Context, step cmp.Step) ([]byte, error) {
+	ctx, cancel := step.Context(ctx)
+	defer cancel()
+	answer, err := x.pass(ctx, step)
+	if err != nil && errors.Is(context.Cause(ctx), cmp.ErrDeadline) {
+		err = fmt.Errorf("%w: %w", cmp.ErrDeadline, err)
+	}
+	return answer, err
 }
 
 // pass passes our message on and gives the answer, with all the files there may be in between.
@@ -216,7 +227,7 @@ func (x *exchange) courtesy(ctx context.Context, last cmp.Step) {
 	if last.Send == nil || x.client == nil || !x.confirms && last.Type == cmp.TypeCertConf {
 		return
 	}
-	if _, err := x.pass(ctx, last); err != nil {
+	if _, err := x.passInTime(ctx, last); err != nil {
 		x.log.debug("telling the server of the failure: %v", err)
 	}
 }

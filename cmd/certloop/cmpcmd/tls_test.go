@@ -12,7 +12,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/cmp/responder"
 )
 
@@ -101,5 +103,10 @@ func TestTimeouts(t *testing.T) {
 	const line = "-cmd ir MAC -newkey @id.key -subject /CN=p -certout @c.pem "
 	checkError(t, s.run(line+"-msg_timeout 1 -server "+silent.URL).err, "deadline exceeded")
 	s.ca.Behave(func(b *responder.Behaviour) { b.Wait = -1 })
+	checkError(t, s.run(line+"-total_timeout 1").err, "the total time of the transaction is over")
+	// an answer to certConf that does not come has what is left of it, not as much again
+	s.ca.Behave(func(b *responder.Behaviour) {
+		b.Wait, b.NoImplicitConfirm, b.Delay, b.Only = 0, true, time.Hour, []cmp.BodyType{cmp.TypePKIConf}
+	})
 	checkError(t, s.run(line+"-total_timeout 1").err, "the total time of the transaction is over")
 }
