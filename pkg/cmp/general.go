@@ -18,6 +18,8 @@ const (
 	sectionCertReqTempl  = "RFC 9810 §5.3.19.16"
 	sectionCRLs          = "RFC 9810 §5.3.19.17"
 	detailNotTheCertAuth = "not signed by the key it must be signed by"
+	detailNotTheName     = "not with the subject of the old root"
+	detailNotValid       = "not valid now"
 )
 
 // GenMsg is the body of genm and genp (RFC 9810 §5.3.19, §5.3.20).
@@ -144,8 +146,8 @@ type RootCAKeyUpdate struct {
 // RootCAKeyUpdate is the answer to [InfoRootCACert] about the root old; nil:
 // there is no newer one. It holds only if the old key has signed newWithOld,
 // the new one newWithNew and oldWithNew, the two certificates of the new key
-// have the same key, and all have the subject of old: otherwise anybody could
-// slip in a root of his own.
+// have the same key, and all have the subject of old and are valid now: otherwise
+// anybody could slip in a root of his own.
 func (b GenMsg) RootCAKeyUpdate(old *x509.Certificate, now time.Time) (*RootCAKeyUpdate, error) {
 	p, ok := b.value(InfoRootCAKeyUpdate, inRootUpdate)
 	if !ok {
@@ -189,21 +191,33 @@ func (u *RootCAKeyUpdate) verify(old *x509.Certificate, now time.Time) error {
 	refuse := func(field, detail string) error {
 		return &ReplyError{Field: "rootCaKeyUpdate." + field, Section: sectionRootUpdate, Detail: detail, Failure: FailIncorrectData}
 	}
+	valid := func(c *x509.Certificate) bool { return !now.Before(c.NotBefore) && !now.After(c.NotAfter) }
+	named := func(c *x509.Certificate) bool { return Name(c.RawSubject).Equal(old.RawSubject) }
 	switch {
 	case u.NewWithOld == nil:
 		return refuse("newWithOld", "absent, so that nothing links the new root to the old")
-	case !Name(u.NewWithNew.RawSubject).Equal(old.RawSubject) || !selfIssued(u.NewWithNew):
+	case !named(u.NewWithNew) || !selfIssued(u.NewWithNew):
 		return refuse("newWithNew", "not a root with the subject of the old one")
 	case u.NewWithNew.CheckSignatureFrom(u.NewWithNew) != nil:
 		return refuse("newWithNew", detailNotTheCertAuth)
-	case now.Before(u.NewWithNew.NotBefore) || now.After(u.NewWithNew.NotAfter):
-		return refuse("newWithNew", "not valid now")
-	case !Name(u.NewWithOld.RawSubject).Equal(old.RawSubject) || u.NewWithOld.CheckSignatureFrom(old) != nil:
+	case !valid(u.NewWithNew):
+		return refuse("newWithNew", detailNotValid)
+	case !named(u.NewWithOld):
+		return refuse("newWithOld", detailNotTheName)
+	case u.NewWithOld.CheckSignatureFrom(old) != nil:
 		return refuse("newWithOld", detailNotTheCertAuth)
 	case !sameKey(u.NewWithOld, u.NewWithNew):
 		return refuse("newWithOld", "of another key than newWithNew")
-	case u.OldWithNew != nil && (!sameKey(u.OldWithNew, old) || u.OldWithNew.CheckSignatureFrom(u.NewWithNew) != nil):
+	case !valid(u.NewWithOld):
+		return refuse("newWithOld", detailNotValid)
+	case u.OldWithNew == nil:
+		return nil
+	case !named(u.OldWithNew):
+		return refuse("oldWithNew", detailNotTheName)
+	case !sameKey(u.OldWithNew, old) || u.OldWithNew.CheckSignatureFrom(u.NewWithNew) != nil:
 		return refuse("oldWithNew", detailNotTheCertAuth)
+	case !valid(u.OldWithNew):
+		return refuse("oldWithNew", detailNotValid)
 	}
 	return nil
 }

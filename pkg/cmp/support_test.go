@@ -172,7 +172,16 @@ func TestPitfall24RootCAKeyUpdate(t *testing.T) {
 		template := &x509.Certificate{Subject: pkix.Name{Organization: []string{"certloop"}, CommonName: "Root"}, IsCA: true, BasicConstraintsValid: true}
 		return signer.issue(t, template, of.rootKey.Public(), parent)
 	}
+	subject := old.root.Subject
+	like := func(signer *authority, parent *x509.Certificate, of *authority, template x509.Certificate) *x509.Certificate {
+		template.IsCA, template.BasicConstraintsValid = true, true
+		return signer.issue(t, &template, of.rootKey.Public(), parent)
+	}
+	other := pkix.Name{CommonName: "Another"}
+	expired := x509.Certificate{Subject: subject, NotBefore: epoch.AddDate(-3, 0, 0), NotAfter: epoch.AddDate(-2, 0, 0)}
+	future := x509.Certificate{Subject: subject, NotBefore: epoch.AddDate(1, 0, 0), NotAfter: epoch.AddDate(2, 0, 0)}
 	newWithOld, oldWithNew := cross(old, old.root, fresh), cross(fresh, fresh.root, old)
+	forged := like(stranger, stranger.root, fresh, x509.Certificate{Subject: subject}) // says it is self-signed
 	for name, test := range map[string]struct {
 		newWithNew, newWithOld, oldWithNew *x509.Certificate
 		want                               string
@@ -186,6 +195,14 @@ func TestPitfall24RootCAKeyUpdate(t *testing.T) {
 		"another old":                   {fresh.root, newWithOld, cross(fresh, fresh.root, stranger), "rootCaKeyUpdate.oldWithNew"},
 		"another name":                  {newAuthority(t, "Other").root, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
 		"not a root":                    {fresh.signer, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+		"new signed by a stranger":      {forged, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+		"new expired":                   {like(fresh, &expired, fresh, expired), newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+		"new not yet valid":             {like(fresh, &future, fresh, future), newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
+		"newWithOld of another name":    {fresh.root, like(old, old.root, fresh, x509.Certificate{Subject: other}), nil, "rootCaKeyUpdate.newWithOld"},
+		"newWithOld expired":            {fresh.root, like(old, old.root, fresh, expired), nil, "rootCaKeyUpdate.newWithOld"},
+		"newWithOld not yet valid":      {fresh.root, like(old, old.root, fresh, future), nil, "rootCaKeyUpdate.newWithOld"},
+		"oldWithNew of another name":    {fresh.root, newWithOld, like(fresh, fresh.root, old, x509.Certificate{Subject: other}), "rootCaKeyUpdate.oldWithNew"},
+		"oldWithNew expired":            {fresh.root, newWithOld, like(fresh, fresh.root, old, expired), "rootCaKeyUpdate.oldWithNew"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var w writer
