@@ -340,7 +340,7 @@ func (w *waiter) work(reason string, occasion ...any) event.Event {
 
 // waiting lists the certificates that wait for an issuer, in the order in which they are let go.
 func (o *Obtainer) waiting(ctx context.Context, issuer types.NamespacedName) (all []waiter, err error) {
-	err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
+	_, err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
 		if w := waiterOf(c); w != nil {
 			all = append(all, *w)
 		}

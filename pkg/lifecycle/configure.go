@@ -345,7 +345,7 @@ func transition(now time.Time, was *metav1.Condition) metav1.Time {
 
 // dependents asks for every certificate of an issuer that is not ready to be looked at.
 func (o *Obtainer) dependents(ctx context.Context, issuer types.NamespacedName, in event.Event) (out []event.Event, err error) {
-	err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
+	_, err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
 		if settledWell(c) {
 			return nil
 		}

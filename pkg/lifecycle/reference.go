@@ -36,8 +36,9 @@ func shown(key types.NamespacedName) string {
 }
 
 // referring visits every configuration that names an issuer, in the namespaces this
-// installation serves.
-func (o *Obtainer) referring(ctx context.Context, issuer types.NamespacedName, visit func(*model.CMPCertificate) error) error {
+// installation serves. It gives those of them that the API server does not let it read: what uses a cluster
+// issuer there nobody knows, and it keeps nothing from being done elsewhere.
+func (o *Obtainer) referring(ctx context.Context, issuer types.NamespacedName, visit func(*model.CMPCertificate) error) (unread []string, err error) {
 	namespaces := []string{issuer.Namespace}
 	if issuer.Namespace == "" && len(o.Namespaces) > 0 {
 		namespaces = o.Namespaces
@@ -49,11 +50,15 @@ func (o *Obtainer) referring(ctx context.Context, issuer types.NamespacedName, v
 			}
 			return visit(c)
 		})
-		if err != nil {
-			return err
+		switch {
+		case issuer.Namespace == "" && ns != "" && apierrors.IsForbidden(err):
+			o.Log.WarnContext(ctx, "passing over a namespace", "namespace", ns, "issuer", shown(issuer), "err", err)
+			unread = append(unread, ns)
+		case err != nil:
+			return nil, err
 		}
 	}
-	return nil
+	return unread, nil
 }
 
 // namedUsers is how many of the certificates that use an issuer are named.
@@ -61,9 +66,10 @@ const namedUsers = 3
 
 var errEnough = errors.New("enough")
 
-// users names some of the certificates that refer to an issuer; none when nobody does.
+// users names some of the certificates that refer to an issuer; none when nobody does. Where it
+// cannot be told it says so: an issuer that may be in use is one that is.
 func (o *Obtainer) users(ctx context.Context, issuer types.NamespacedName) (names []string, err error) {
-	err = o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
+	unread, err := o.referring(ctx, issuer, func(c *model.CMPCertificate) error {
 		if len(names) == namedUsers {
 			names = append(names, "others")
 			return errEnough
@@ -72,7 +78,10 @@ func (o *Obtainer) users(ctx context.Context, issuer types.NamespacedName) (name
 		return nil
 	})
 	if errors.Is(err, errEnough) {
-		err = nil
+		return names, nil
+	}
+	if len(unread) > 0 && len(names) == 0 {
+		names = []string{fmt.Sprintf("certificates of namespace %s perhaps, which certloop may not read: grant it the right, or take it out of CERTLOOP_NAMESPACES", unread[0])}
 	}
 	return names, err
 }
@@ -130,7 +139,7 @@ func (o *Obtainer) hold(ctx context.Context, ca *authority) error {
 	}
 	key := ledger.IssuerKey(ca.issuer)
 	defer o.known.forget(key)
-	for { // at most as long as others write it
+	for range looks {
 		issuer, err := o.Ledger.Issuer(ctx, key)
 		if errors.Is(err, ledger.ErrNotFound) || err == nil && issuer.DeletionTimestamp != nil {
 			return &unmetError{model.ReasonIssuerNotReady, fmt.Sprintf("%s is being deleted: name another issuer", ca)}
@@ -142,6 +151,7 @@ func (o *Obtainer) hold(ctx context.Context, ca *authority) error {
 			return err
 		}
 	}
+	return fmt.Errorf("keeping %s: %w", ca, ledger.ErrConflict)
 }
 
 // release takes the finalizer off an issuer that nobody refers to any more in the namespaces

@@ -33,7 +33,7 @@ func (w *Watcher) Sweep(ctx context.Context, in event.Event) ([]event.Event, err
 	if errors.Is(err, ledger.ErrExpired) {
 		return p.startAgain(), nil
 	}
-	if err != nil {
+	if err := p.passOver(p.namespace(), err); err != nil {
 		return nil, err
 	}
 	for i := range certs {
@@ -59,10 +59,7 @@ type page struct {
 }
 
 func (w *Watcher) newPage(in event.Event) (*page, error) {
-	p := &page{scan: w.newScan(in), w: w, all: w.Namespaces}
-	if len(p.all) == 0 {
-		p.all = []string{""}
-	}
+	p := &page{scan: w.newScan(in), w: w, all: w.namespaces()}
 	if in.Type() == model.SweepContinued {
 		if err := in.DataAs(&p.work); err != nil {
 			return nil, err
@@ -86,6 +83,14 @@ func (p *page) visit(ctx context.Context, c *model.CMPCertificate) error {
 	if err := p.look(c); err != nil || c.Spec.Paused || c.DeletionTimestamp != nil {
 		return err
 	}
+	if p.passedOver(c.Namespace) {
+		return nil
+	}
+	return p.passOver(c.Namespace, p.outputs(ctx, c))
+}
+
+// outputs compares the outputs of one certificate, unless they are as they were.
+func (p *page) outputs(ctx context.Context, c *model.CMPCertificate) error {
 	same, err := p.unchanged(ctx, c)
 	if err != nil || same {
 		return err
@@ -124,27 +129,34 @@ func (p *page) unchanged(ctx context.Context, c *model.CMPCertificate) (bool, er
 // inputs looks at the issuers of a namespace and at what they name, and in the end at those of
 // the cluster.
 func (p *page) inputs(ctx context.Context) error {
-	visit := func(i *model.CMPIssuer) error {
-		p.check(i)
-		home := i.Namespace
-		if home == "" {
-			home = p.w.Namespace
-		}
-		for _, name := range i.Spec.Inputs() {
-			version, err := p.w.Ledger.SecretVersion(ctx, types.NamespacedName{Namespace: home, Name: name})
-			if err != nil {
-				return err
-			}
-			if version != i.Status.Inputs[name] {
-				p.out = append(p.out, inputFact(i, name, version, p.in))
-			}
-		}
-		return nil
-	}
-	if err := p.w.Ledger.Issuers(ctx, p.namespace(), visit); err != nil || p.w.Namespace == "" || p.work.Namespace < len(p.all)-1 {
+	visit := func(i *model.CMPIssuer) error { return p.issuer(ctx, i) }
+	err := p.passOver(p.namespace(), p.w.Ledger.Issuers(ctx, p.namespace(), visit))
+	if err != nil || p.w.Namespace == "" || p.work.Namespace < len(p.all)-1 {
 		return err
 	}
 	return p.w.Ledger.ClusterIssuers(ctx, visit)
+}
+
+// issuer looks at one issuer and at what it names.
+func (p *page) issuer(ctx context.Context, i *model.CMPIssuer) error {
+	p.check(i)
+	home := i.Namespace
+	if home == "" {
+		home = p.w.Namespace
+	}
+	for _, name := range i.Spec.Inputs() {
+		if p.passedOver(home) {
+			return nil
+		}
+		version, err := p.w.Ledger.SecretVersion(ctx, types.NamespacedName{Namespace: home, Name: name})
+		if err := p.passOver(home, err); err != nil {
+			return err
+		}
+		if err == nil && version != i.Status.Inputs[name] {
+			p.out = append(p.out, inputFact(i, name, version, p.in))
+		}
+	}
+	return nil
 }
 
 // next is what follows from a page: the next page, or the end of the sweep. Where more is due

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -213,7 +214,7 @@ func (w *Watcher) Scan(ctx context.Context, in event.Event) ([]event.Event, erro
 	s := w.newScan(in)
 	today, yesterday, never := model.RenewalDay(s.now), model.RenewalDay(s.now.AddDate(0, 0, -1)), ""
 	for _, day := range []string{today, yesterday, never} {
-		if err := w.each(ctx, ledger.Query{RenewalDay: &day}, s.look); err != nil {
+		if err := s.each(ctx, w, ledger.Query{RenewalDay: &day}); err != nil {
 			return nil, err
 		}
 	}
@@ -224,19 +225,41 @@ func (w *Watcher) Scan(ctx context.Context, in event.Event) ([]event.Event, erro
 	return s.completed(), nil
 }
 
-// each visits what q selects in every namespace this watcher looks into.
-func (w *Watcher) each(ctx context.Context, q ledger.Query, visit func(*model.CMPCertificate) error) error {
-	namespaces := w.Namespaces
-	if len(namespaces) == 0 {
-		namespaces = []string{""}
-	}
-	for _, q.Namespace = range namespaces {
-		if err := w.Ledger.Certificates(ctx, q, visit); err != nil {
+// each looks at what q selects in every namespace that w looks into.
+func (s *scan) each(ctx context.Context, w *Watcher, q ledger.Query) error {
+	for _, q.Namespace = range w.namespaces() {
+		if err := s.passOver(q.Namespace, w.Ledger.Certificates(ctx, q, s.look)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// namespaces are those to look into; the empty one stands for all of them.
+func (w *Watcher) namespaces() []string {
+	if len(w.Namespaces) == 0 {
+		return []string{""}
+	}
+	return w.Namespaces
+}
+
+// unreadAtMost is how many namespaces scan.completed names.
+const unreadAtMost = 20
+
+// passOver notes that the API server does not let us read a namespace, which is none of the
+// others' business: whoever deletes one takes our right to it away with its RoleBinding. Every other error
+// remains, and so does this one where it is about all namespaces.
+func (s *scan) passOver(namespace string, err error) error {
+	if namespace == "" || !apierrors.IsForbidden(err) {
+		return err
+	}
+	if !s.passedOver(namespace) && len(s.fact.Unread) < unreadAtMost {
+		s.fact.Unread = append(s.fact.Unread, namespace)
+	}
+	return nil
+}
+
+func (s *scan) passedOver(namespace string) bool { return slices.Contains(s.fact.Unread, namespace) }
 
 // scan is one pass over certificates.
 type scan struct {

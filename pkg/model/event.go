@@ -142,7 +142,7 @@ func Kinds() []Kind {
 		{ScanHeld, nil, true, "More certificates are due at once than is believable; the rest wait for the next scans."},
 		{CertificateAdopted, nil, true, "What was found in the output Secret is tracked from now on; the data say how it differs from the configuration."},
 		{SecretContended, nil, true, "Somebody else keeps rewriting the output Secret; certloop leaves it to them until it is quiet or a person decides."},
-		{ScanCompleted, nil, true, "A scan has looked at everything it should."},
+		{ScanCompleted, nil, true, "A scan has looked at everything it should; the data name the namespaces that it may not read."},
 		{IssuanceMaybeOrphan, nil, true, "A request was interrupted, then sent or begun anew: the CA may have issued a certificate nobody has."},
 	}
 }
@@ -409,6 +409,8 @@ type ScanFact struct {
 	Pending  int     `json:"pending"` // enrollments asked for
 	Drifted  int     `json:"drifted"` // outputs that did not hold what was delivered
 	Seconds  float64 `json:"seconds"`
+	// Unread are the namespaces that the API server does not let certloop read, the first 20 of them.
+	Unread []string `json:"unread,omitempty"`
 }
 
 // DecodeData reads the JSON data of an event strictly: unknown fields, trailing
