@@ -249,9 +249,10 @@ func (r *Record) Promote(anchors []*x509.Certificate, now time.Time) {
 // maxSuperseded bounds the certificates that are remembered by their fingerprints.
 const maxSuperseded = 8
 
-// Replace makes another certificate the one in use. It takes effect with Save.
+// Replace makes another certificate the one in use. It takes effect with Save. The revisions of
+// a record that was lost are continued from the status: what is told of one is told once.
 func (r *Record) Replace(next *Issuance) {
-	next.Revision = 1
+	next.Revision = r.owner.Status.Revision + 1
 	if c := r.Current; c != nil {
 		next.Revision, next.Bundle = c.Revision+1, c.Bundle
 		sum := sha256.Sum256(c.Certificate().Raw)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
@@ -34,6 +36,34 @@ func (a *attempt) adoptOrigin(ctx context.Context) error {
 		}
 	}
 	return a.take(ctx, held)
+}
+
+// recovery takes over what was delivered, when the record of it is lost and the output still holds
+// it, so that nothing needs to be asked of the CA. Where the output is lost as well, or the status does not say
+// that it is what the configuration wants, another certificate is obtained.
+func (a *attempt) recovery(ctx context.Context) (bool, error) {
+	st := &a.cert.Status
+	fits := st.ObservedGeneration == a.cert.Generation && meta.IsStatusConditionTrue(st.Conditions, model.Ready)
+	if a.rec.Version() != "" || st.Revision == 0 || !fits {
+		return false, nil
+	}
+	found, err := a.outputs(ctx)
+	if err != nil {
+		return false, err
+	}
+	held, err := ledger.Held(a.cert, found)
+	if err != nil || fingerprint(held.Certificate().Raw) != st.Fingerprint || !a.inForce(held.Certificate()) {
+		return false, nil //nolint:nilerr // what cannot be read is lost
+	}
+	anchors, err := a.trusts(ctx, held.Chain)
+	if err != nil {
+		return false, err
+	}
+	if len(anchors) > 0 { // the output may hold the bundle of spec.caBundle in their place
+		held.Anchors = anchors
+	}
+	a.rec.Applied = &ledger.Applied{Generation: a.cert.Generation, Spec: a.cert.Spec}
+	return false, a.take(ctx, held)
 }
 
 // adoptReplacement takes over what somebody has put into the output in place of what was

@@ -22,7 +22,7 @@ func (a *attempt) prepare(ctx context.Context) (done bool, err error) {
 	if a.rec.Lease != nil {
 		return false, nil // somebody is at work
 	}
-	for _, step := range []func(context.Context) (bool, error){a.revocation, a.applied, a.taken, a.adoption, a.leftToOthers, a.replacement} {
+	for _, step := range []func(context.Context) (bool, error){a.recovery, a.revocation, a.applied, a.taken, a.adoption, a.leftToOthers, a.replacement} {
 		if done, err = step(ctx); done || err != nil {
 			break
 		}

@@ -23,6 +23,7 @@ const (
 	taken    = "adopted"
 	leftIt   = "left alone"
 	refused  = "refused"
+	reissued = "issued anew"
 )
 
 // mutation is something that people and programs do to an output Secret.
@@ -58,27 +59,34 @@ func replaced(change func(*corev1.Secret)) func(*rig, *corev1.Secret, material) 
 	}
 }
 
+func (r *rig) deleteRecordOf(output *corev1.Secret) {
+	r.t.Helper()
+	r.delete(model.RecordName(output.Annotations[model.CertificateAnnotation]))
+}
+
 func mutations() map[string]mutation {
 	put := func(s *corev1.Secret, data map[string][]byte) { maps.Copy(s.Data, data) }
 	return map[string]mutation{
-		"the Secret deleted":               {restored, func(r *rig, s *corev1.Secret, _ material) { r.t.Helper(); r.delete(s.Name) }},
-		"only the key changed":             {restored, update(func(s *corev1.Secret, m material) { s.Data["tls.key"] = m.pair["tls.key"] })},
-		"only the certificate changed":     {restored, update(func(s *corev1.Secret, m material) { s.Data["tls.crt"] = m.pair["tls.crt"] })},
-		"a pair that satisfies":            {taken, update(func(s *corev1.Secret, m material) { put(s, m.pair) })},
-		"a pair for another subject":       {restored, update(func(s *corev1.Secret, m material) { put(s, m.foreign) })},
-		"an expired pair":                  {restored, update(func(s *corev1.Secret, m material) { put(s, m.expired) })},
-		"a pair from an untrusted CA":      {restored, update(func(s *corev1.Secret, m material) { put(s, m.untrusted) })},
-		"a pair without the usages":        {restored, update(func(s *corev1.Secret, m material) { put(s, m.weak) })},
-		"a former revision put back":       {restored, update(func(s *corev1.Secret, m material) { put(s, m.former) })},
-		"truncated PEM":                    {restored, update(func(s *corev1.Secret, _ material) { s.Data["tls.crt"] = s.Data["tls.crt"][:100] })},
-		"a data key removed":               {restored, update(func(s *corev1.Secret, _ material) { delete(s.Data, "ca.crt") })},
-		"emptied":                          {restored, update(func(s *corev1.Secret, _ material) { s.Data = map[string][]byte{"tls.key": {}, "tls.crt": {}} })},
-		"the labels removed":               {restored, update(func(s *corev1.Secret, _ material) { s.Labels = nil })},
-		"the annotations removed":          {restored, update(func(s *corev1.Secret, _ material) { s.Annotations = nil })},
-		"the type changed, the marks kept": {restored, replaced(func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque })},
-		"another Secret of the same name":  {refused, replaced(func(s *corev1.Secret) { s.Type, s.Labels, s.Annotations = corev1.SecretTypeOpaque, nil, nil })},
-		"made immutable with other data":   {refused, update(func(s *corev1.Secret, _ material) { s.Immutable = new(true); s.Data["tls.crt"] = []byte("rubbish") })},
-		"a foreign data key added":         {leftIt, update(func(s *corev1.Secret, _ material) { s.Data["theirs"] = []byte("1") })},
+		"the Secret deleted":                {restored, func(r *rig, s *corev1.Secret, _ material) { r.t.Helper(); r.delete(s.Name) }},
+		"its record deleted":                {taken, func(r *rig, s *corev1.Secret, _ material) { r.t.Helper(); r.deleteRecordOf(s) }},
+		"the Secret and its record deleted": {reissued, func(r *rig, s *corev1.Secret, _ material) { r.t.Helper(); r.delete(s.Name); r.deleteRecordOf(s) }},
+		"only the key changed":              {restored, update(func(s *corev1.Secret, m material) { s.Data["tls.key"] = m.pair["tls.key"] })},
+		"only the certificate changed":      {restored, update(func(s *corev1.Secret, m material) { s.Data["tls.crt"] = m.pair["tls.crt"] })},
+		"a pair that satisfies":             {taken, update(func(s *corev1.Secret, m material) { put(s, m.pair) })},
+		"a pair for another subject":        {restored, update(func(s *corev1.Secret, m material) { put(s, m.foreign) })},
+		"an expired pair":                   {restored, update(func(s *corev1.Secret, m material) { put(s, m.expired) })},
+		"a pair from an untrusted CA":       {restored, update(func(s *corev1.Secret, m material) { put(s, m.untrusted) })},
+		"a pair without the usages":         {restored, update(func(s *corev1.Secret, m material) { put(s, m.weak) })},
+		"a former revision put back":        {restored, update(func(s *corev1.Secret, m material) { put(s, m.former) })},
+		"truncated PEM":                     {restored, update(func(s *corev1.Secret, _ material) { s.Data["tls.crt"] = s.Data["tls.crt"][:100] })},
+		"a data key removed":                {restored, update(func(s *corev1.Secret, _ material) { delete(s.Data, "ca.crt") })},
+		"emptied":                           {restored, update(func(s *corev1.Secret, _ material) { s.Data = map[string][]byte{"tls.key": {}, "tls.crt": {}} })},
+		"the labels removed":                {restored, update(func(s *corev1.Secret, _ material) { s.Labels = nil })},
+		"the annotations removed":           {restored, update(func(s *corev1.Secret, _ material) { s.Annotations = nil })},
+		"the type changed, the marks kept":  {restored, replaced(func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque })},
+		"another Secret of the same name":   {refused, replaced(func(s *corev1.Secret) { s.Type, s.Labels, s.Annotations = corev1.SecretTypeOpaque, nil, nil })},
+		"made immutable with other data":    {refused, update(func(s *corev1.Secret, _ material) { s.Immutable = new(true); s.Data["tls.crt"] = []byte("rubbish") })},
+		"a foreign data key added":          {leftIt, update(func(s *corev1.Secret, _ material) { s.Data["theirs"] = []byte("1") })},
 		"foreign labels and annotations added": {leftIt, update(func(s *corev1.Secret, _ material) {
 			s.Labels["team"], s.Annotations["note"] = "shop", "kept"
 		})},
@@ -104,8 +112,28 @@ func TestMutations(t *testing.T) {
 			r.send(model.NewEvent(model.RenewalRequested, r.key(name), model.Work{Reason: model.WorkManual}))
 		}
 	}
+	t.Run("with the CA", func(t *testing.T) {
+		for kind, m := range all {
+			if m.outcome != reissued {
+				continue
+			}
+			name := names[kind]
+			before := r.output(name)
+			m.do(r, before.DeepCopy(), material{})
+			r.send(r.ref(model.RefDelete, model.RecordName(name)))
+			r.send(r.ref(model.RefDelete, name+"-tls"))
+			if after := r.output(name); bytes.Equal(after.Data["tls.crt"], before.Data["tls.crt"]) || after.Annotations["certloop.io/revision"] != "2" {
+				t.Errorf("%s: it was not issued anew: annotations %v", kind, after.Annotations)
+			}
+			r.wantReady(name, true)
+			r.wantIssuances(name, 2)
+		}
+	})
 	r.stopCA()
 	for kind, m := range all {
+		if m.outcome == reissued {
+			continue
+		}
 		t.Run(kind, func(t *testing.T) {
 			name := names[kind]
 			before := r.output(name)
@@ -119,11 +147,14 @@ func TestMutations(t *testing.T) {
 			})
 			harmed, _ := r.secrets.Get(t.Context(), name+"-tls", metav1.GetOptions{})
 			began := time.Now()
-			event := model.RefUpdate
-			if kind == "the Secret deleted" {
+			event, secret := model.RefUpdate, name+"-tls"
+			switch kind {
+			case "the Secret deleted":
 				event = model.RefDelete
+			case "its record deleted":
+				event, secret = model.RefDelete, model.RecordName(name)
 			}
-			r.send(r.ref(event, name+"-tls"))
+			r.send(r.ref(event, secret))
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("it took %s, want at most 5 s", took)
 			}
@@ -144,7 +175,9 @@ func TestMutations(t *testing.T) {
 					t.Errorf("it was not adopted: annotations %v", after.Annotations)
 				}
 				r.wantReason(name, model.ReasonAdopted)
-				r.wantTold(model.CertificateAdopted, 1)
+				if !mention(r.facts, model.CertificateAdopted, r.key(name).String()) {
+					t.Error("it was not told")
+				}
 			case leftIt:
 				if after.ResourceVersion != harmed.ResourceVersion {
 					t.Error("it was written")

@@ -94,11 +94,23 @@ func (w *Watcher) unmarked(ctx context.Context, key types.NamespacedName, in eve
 
 // gone looks for whoever needs a Secret that does not exist.
 func (w *Watcher) gone(ctx context.Context, key types.NamespacedName, in event.Event) ([]event.Event, error) {
+	if name, ok := model.RecordOf(key.Name); ok {
+		return w.recordGone(ctx, types.NamespacedName{Namespace: key.Namespace, Name: name}, in)
+	}
 	out, err := w.unmarked(ctx, key, in)
 	if err != nil || len(out) > 0 {
 		return out, err
 	}
 	return w.inputChanged(ctx, key, "", in)
+}
+
+// recordGone looks at the certificate whose record does not exist any more. Mostly it has gone with it.
+func (w *Watcher) recordGone(ctx context.Context, key types.NamespacedName, in event.Event) ([]event.Event, error) {
+	c, err := w.Ledger.Certificate(ctx, key)
+	if err != nil {
+		return nil, ignoreGone(err)
+	}
+	return w.compare(ctx, c, in)
 }
 
 // inputChanged tells the issuers that name a Secret and have not seen it as it is now.
@@ -139,6 +151,9 @@ func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event
 	if err != nil {
 		return nil, err
 	}
+	if lost(c, rec) {
+		return []event.Event{model.Follow(in, lostFact(c))}, nil
+	}
 	if rec.Current == nil || rec.Lease != nil {
 		return nil, nil // nothing was delivered yet, or somebody is delivering
 	}
@@ -162,6 +177,19 @@ func (w *Watcher) compare(ctx context.Context, c *model.CMPCertificate, in event
 		out = append(out, model.Follow(in, e))
 	}
 	return out, nil
+}
+
+// lost: there is no record of what was delivered, so that nobody could put it back or renew it by
+// its own key. What has ended or is paused is left as it is.
+func lost(c *model.CMPCertificate, rec *ledger.Record) bool {
+	return rec.Version() == "" && c.Status.Revision > 0 && c.DeletionTimestamp == nil && !c.Spec.Paused
+}
+
+// lostFact asks for a look at a certificate of which the record is lost.
+func lostFact(c *model.CMPCertificate) event.Event {
+	e := model.NewEvent(model.EnrollmentRequested, types.NamespacedName{Namespace: c.Namespace, Name: c.Name}, model.Work{Reason: model.WorkRetry})
+	e.SetID(model.DerivedID(model.EnrollmentRequested, string(c.UID), "lost", fmt.Sprint(c.Status.Revision)))
+	return e
 }
 
 // keyLost is how an output has drifted that no longer holds the only copy of the key.

@@ -168,6 +168,11 @@ func ParseIssuerKey(s string) (types.NamespacedName, error) {
 // RecordName is the name of the Secret that holds the record of a certificate.
 func RecordName(certificate string) string { return certificate + recordSuffix }
 
+// RecordOf is the certificate whose record a Secret is, by its name; ok is false when it is none.
+func RecordOf(secret string) (certificate string, ok bool) {
+	return strings.CutSuffix(secret, recordSuffix)
+}
+
 const recordSuffix = ".certloop-record"
 
 // LabelValue shortens a name to what a label value may hold (63 characters). It
