@@ -2,7 +2,8 @@
 // demonstration of all of it on one machine, a small CA, and what an operator asks.
 //
 // It exits with 0 when what was asked is done, 1 when it failed, and 2 when the
-// command line, the environment or a file it names is wrong; publish has more.
+// command line, the environment or a file it names is wrong; publish and netpol
+// audit have more.
 package main
 
 import (

@@ -3,7 +3,7 @@
 # included) → clusters → kubeconfig → certloop netpol audit. Needs oci and jq, and a
 # configured oci command whose user may inspect compartments and use clusters.
 #
-# Exit code: 1 when any cluster has findings or could not be judged.
+# Exit code: 3 when any cluster could not be judged, otherwise 1 when any has findings.
 set -euo pipefail
 
 tenancy=${OCI_TENANCY:?set OCI_TENANCY to the OCID of the tenancy}
@@ -20,10 +20,12 @@ for compartment in "$tenancy" $compartments; do
 		echo "== $name ($id)"
 		if ! oci ce cluster create-kubeconfig --cluster-id "$id" --file "$dir/$id" --token-version 2.0.0 >/dev/null; then
 			echo "no kubeconfig for $name" >&2
-			failed=1
+			failed=3
 			continue
 		fi
-		certloop netpol audit --kubeconfig "$dir/$id" "$@" || failed=1
+		code=0
+		certloop netpol audit --kubeconfig "$dir/$id" "$@" || code=$?
+		[ "$code" -le "$failed" ] || failed=$code
 	done <<<"$clusters"
 done
 exit "$failed"

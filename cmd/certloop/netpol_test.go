@@ -1,10 +1,18 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 )
 
 func TestNetpolAudit(t *testing.T) {
@@ -17,15 +25,18 @@ func TestNetpolAudit(t *testing.T) {
 		says string // on stdout or stderr
 	}{
 		{"-f netpol/testdata/all.yaml", exitDone, "all namespaces have a NetworkPolicy"},
-		{"-f netpol/testdata/some.yaml", exitFailed, "the audit has findings"},
-		{"-f netpol/testdata/some.yaml -f netpol/testdata/all.yaml -o json", exitFailed, `"verdict": "some namespaces lack a NetworkPolicy"`},
+		{"-f netpol/testdata/some.yaml", exitFindings, "the audit has findings"},
+		{"-f netpol/testdata/some.yaml -f netpol/testdata/all.yaml -o json", exitFindings, `"verdict": "some namespaces lack a NetworkPolicy"`},
 		{"-f netpol/testdata/none.yaml --exclude shop,certloop", exitDone, "0 namespaces"},
 		{"-f netpol/testdata/absent.yaml", exitUsage, "no such file"},
 		{"-f netpol_oci.sh", exitUsage, "document 1"},
+		{"-f netpol/testdata/all.yaml --values netpol_oci.sh", exitUsage, "--values netpol_oci.sh: "},
+		{"-f netpol/testdata/all.yaml --values absent.yaml", exitUsage, "no such file"},
+		{"-f - --values -", exitUsage, "give one of them a file"},
 		{"-f netpol/testdata/all.yaml --context c", exitUsage, "give one of the two"},
 		{"--all-contexts --context c", exitUsage, "--all-contexts goes without --context"},
 		{"-o xml", exitUsage, "-o xml is not one of table, json, yaml, sarif"},
-		{"--kubeconfig " + unreachable + " --all-contexts", exitFailed, "listing namespaces of c"},
+		{"--kubeconfig " + unreachable + " --all-contexts", exitUnjudged, "not judged: listing namespaces of c"},
 		{"--all-contexts", exitUsage, "no context"},
 		{"", exitUsage, "no cluster"},
 	}
@@ -36,6 +47,86 @@ func TestNetpolAudit(t *testing.T) {
 				t.Errorf("exit code %d, want %d, and %q in\n%s%s", code, tt.code, tt.says, stdout, stderr)
 			}
 		})
+	}
+}
+
+// The manifests that are installed with kubectl are as they should be, whatever else the
+// cluster has, and not when one of their policies is missing.
+func TestNetpolAuditOfTheManifests(t *testing.T) {
+	noCluster(t)
+	const dir = "../../deploy/knative/"
+	content, err := os.ReadFile(dir + "kustomization.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kustomization struct{ Resources []string }
+	if err := yaml.Unmarshal(content, &kustomization); err != nil || !slices.Contains(kustomization.Resources, "certloop.yaml") {
+		t.Fatalf("%v: resources %v", err, kustomization.Resources)
+	}
+	all := []string{"netpol", "audit"}
+	for _, name := range kustomization.Resources {
+		all = append(all, "-f", dir+name)
+	}
+	for _, args := range [][]string{
+		{"netpol", "audit", "-f", dir + "certloop.yaml"},
+		{"netpol", "audit", "-f", dir + "certloop.yaml", "--values", dir + "values.yaml"},
+		all,
+	} {
+		if code, stdout, stderr := run(t, args...); code != exitDone || !strings.Contains(stdout, "all namespaces have a NetworkPolicy (2 namespaces, 8 workloads judged)") {
+			t.Errorf("%v: exit code %d\n%s%s", args, code, stdout, stderr)
+		}
+	}
+	manifests, err := os.ReadFile(dir + "certloop.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := slices.DeleteFunc(strings.Split(string(manifests), "\n---\n"), func(document string) bool {
+		return strings.Contains(document, "kind: NetworkPolicy") && strings.Contains(document, "name: certloop-nats\n")
+	})
+	file := filepath.Join(t.TempDir(), "without.yaml")
+	writeFile(t, file, strings.Join(without, "\n---\n"))
+	if code, stdout, stderr := run(t, "netpol", "audit", "-f", file, "-o", "json"); code != exitFindings || !strings.Contains(stdout, `"edge": "expiry-scan → NATS, TCP 4222"`) {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// What can be read is judged, and that something could not be is not mistaken for findings.
+func TestNetpolAuditOfManyClusters(t *testing.T) {
+	noCluster(t)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, version, _ := strings.Cut(map[string]string{"namespaces": "NamespaceList v1", "pods": "PodList v1", "networkpolicies": "NetworkPolicyList networking.k8s.io/v1",
+			"endpointslices": "EndpointSliceList discovery.k8s.io/v1"}[path.Base(r.URL.Path)], " ")
+		if kind == "" {
+			http.NotFound(w, r) // no Knative
+			return
+		}
+		items := "[]"
+		if kind == "NamespaceList" {
+			items = `[{"metadata": {"name": "shop"}}]`
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"kind": %q, "apiVersion": %q, "metadata": {}, "items": %s}`, kind, version, items)
+	}))
+	defer api.Close()
+	reachable, unreachable := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	writeFile(t, reachable, kubeconfigFor(api.URL))
+	writeFile(t, unreachable, kubeconfigFor("https://127.0.0.1:1"))
+	if code, stdout, stderr := run(t, "netpol", "audit", "--kubeconfig", reachable); code != exitFindings || !strings.Contains(stdout, "no namespace has a NetworkPolicy") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr := run(t, "netpol", "audit", "--kubeconfig", unreachable, "--kubeconfig", reachable)
+	if code != exitUnjudged || !strings.Contains(stdout, "Namespace/shop") || !strings.Contains(stderr, "not judged: listing namespaces of c") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+func TestNetpolAuditCompletesContexts(t *testing.T) {
+	noCluster(t)
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	writeFile(t, file, kubeconfigFor("https://127.0.0.1:1"))
+	code, stdout, stderr := run(t, cobra.ShellCompRequestCmd, "netpol", "audit", "--kubeconfig", file, "--context", "")
+	if code != exitDone || !strings.HasPrefix(stdout, "c\n:4") {
+		t.Errorf("exit code %d, offered %q\n%s", code, stdout, stderr)
 	}
 }
 

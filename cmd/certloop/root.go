@@ -38,7 +38,7 @@ func newRoot(t *terminal) *cobra.Command {
 and renewed, from CAs that speak CMPv2.
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, environment or input file; publish
-has more.`,
+and netpol audit have more.`,
 		Example: `  certloop dev            # see all of it work on this machine
   certloop get -A         # the certificates of a cluster
   certloop all            # the four functions in one process`,

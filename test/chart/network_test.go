@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
 
 	"github.com/certloop/certloop/cmd/certloop/netpol"
 )
@@ -218,27 +219,76 @@ func TestEveryPolicyMatters(t *testing.T) {
 	}
 }
 
-// `certloop netpol audit` finds nothing to object to.
-func TestAudit(t *testing.T) {
+// audited are the manifests that `helm template` prints, those for `helm test` among them, and
+// what `certloop netpol audit --values` knows of them.
+func audited(t *testing.T, a arrangement, overlays ...string) (*netpol.Cluster, *netpol.Neighbours) {
+	t.Helper()
+	files, err := render(a.home(), a.values(t, overlays...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifests strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasSuffix(name, ".yaml") {
+			manifests.WriteString("---\n" + files[name] + "\n")
+		}
+	}
+	c, err := netpol.Parse("", strings.NewReader(manifests.String()), a.home())
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := yaml.Marshal(a.values(t, overlays...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := netpol.DefaultNeighbours()
+	if err := n.Values(values); err != nil {
+		t.Fatal(err)
+	}
+	return c, n
+}
+
+// variants are arrangements, and values that change who talks to whom.
+func variants() map[string]struct {
+	arrangement
+	values string
+} {
+	type variant = struct {
+		arrangement
+		values string
+	}
+	all := map[string]variant{}
 	for _, a := range arrangements() {
-		t.Run(a.String(), func(t *testing.T) {
-			all := a.objects(t)
-			c := cluster(t, a, all)
-			// The neighbours' namespaces are theirs.
-			maps.DeleteFunc(c.Namespaces, func(ns string, _ map[string]string) bool {
-				return ns != a.home() && ns != a.broker() && ns != "kube-system"
-			})
-			for _, name := range slices.Sorted(maps.Keys(ours(t, a, all))) {
-				p := *ours(t, a, all)[name].peer.Pod
-				p.Name = "Pod/" + name
-				c.Pods = append(c.Pods, p)
-			}
-			report := netpol.Audit(c, netpol.DefaultExclusions())
+		all[a.String()] = variant{a, ""}
+	}
+	dedicated := arrangement{"knative", "dedicated"}
+	all["embedded NATS"] = variant{arrangement{"plain", "dedicated"}, "plain: {embeddedNATS: true, replicas: 1}"}
+	all["no Broker"] = variant{dedicated, "broker: {enabled: false}"}
+	all["another DNS"] = variant{dedicated, "networkPolicy: {dns: {namespace: dns, labels: {k8s-app: null, app: dns}, nodeLocalIP: 169.254.20.10}}"}
+	all["NATS outside"] = variant{dedicated, "networkPolicy: {nats: {namespace: \"\", cidrs: [198.51.100.20/32]}}"}
+	all["telemetry"] = variant{dedicated, "networkPolicy: {otlp: {enabled: true}}"}
+	all["two CAs"] = variant{dedicated, "networkPolicy: {ca: [{name: a, cidrs: [192.0.2.10/32], port: 829}, {name: b, cidrs: [192.0.2.11/32], port: 443}]}"}
+	return all
+}
+
+// `certloop netpol audit` finds nothing to object to, and misses every policy.
+func TestAudit(t *testing.T) {
+	for name, v := range variants() {
+		t.Run(name, func(t *testing.T) {
+			c, n := audited(t, v.arrangement, v.values)
+			report := netpol.Audit(c, netpol.DefaultExclusions(), n)
 			for _, f := range report.Findings {
 				t.Errorf("%s %s %s/%s %s", f.Level, f.Severity, f.Namespace, f.Object, f.Message)
 			}
 			if report.Pods != len(c.Pods) || report.Pods == 0 {
 				t.Errorf("%d Pods were judged, want %d", report.Pods, len(c.Pods))
+			}
+			policies := c.Policies
+			for i, p := range policies {
+				c.Policies = slices.Delete(slices.Clone(policies), i, i+1)
+				if len(netpol.Audit(c, netpol.DefaultExclusions(), n).Findings) == 0 {
+					t.Errorf("without %s/%s nothing is found", p.Namespace, p.Name)
+				}
 			}
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
@@ -19,7 +18,8 @@ const (
 	L0 Level = "L0" // a namespace has no NetworkPolicy at all
 	L1 Level = "L1" // a Pod is not isolated in a direction
 	L2 Level = "L2" // a rule allows everything
-	L3 Level = "L3" // a function of certloop reaches too much, or too little
+	L3 Level = "L3" // a Pod of certloop reaches too much or too little, or is reached so
+	L5 Level = "L5" // a namespace with certloop's certificates has no NetworkPolicy
 )
 
 // Severities of findings. Only errors make an audit fail.
@@ -37,6 +37,7 @@ type Finding struct {
 	Object    string `json:"object,omitempty"` // Kind/name
 	Message   string `json:"message"`
 	Remedy    string `json:"remedy"`
+	Edge      string `json:"edge,omitempty"` // L3: the connection that is wrong, from → to, port
 }
 
 // Verdicts on the namespaces of a cluster.
@@ -67,13 +68,14 @@ func DefaultExclusions() []string {
 }
 
 // Audit judges a cluster. Excluded namespaces are not judged; those of them that run Pods
-// are listed.
-func Audit(c *Cluster, excluded []string) *Report {
-	a := &audit{cluster: c, excluded: excluded, report: &Report{Cluster: c.Name, Findings: []Finding{}}}
+// are listed. Neighbours say where those are that certloop has to do with.
+func Audit(c *Cluster, excluded []string, neighbours *Neighbours) *Report {
+	a := &audit{cluster: c, excluded: excluded, neighbours: neighbours, report: &Report{Cluster: c.Name, Findings: []Finding{}}}
 	a.namespaces()
 	a.pods()
 	a.holes()
 	a.functions()
+	a.served()
 	slices.SortStableFunc(a.report.Findings, func(x, y Finding) int {
 		return cmp.Or(cmp.Compare(x.Level, y.Level), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Object, y.Object))
 	})
@@ -81,15 +83,18 @@ func Audit(c *Cluster, excluded []string) *Report {
 }
 
 type audit struct {
-	cluster  *Cluster
-	excluded []string
-	report   *Report
+	cluster    *Cluster
+	excluded   []string
+	neighbours *Neighbours
+	report     *Report
 }
 
 func (a *audit) judged(namespace string) bool { return !slices.Contains(a.excluded, namespace) }
 
 func (a *audit) find(level Level, severity, namespace, object, message, remedy string) {
-	a.report.Findings = append(a.report.Findings, Finding{level, severity, a.cluster.Name, namespace, object, message, remedy})
+	a.report.Findings = append(a.report.Findings, Finding{
+		Level: level, Severity: severity, Cluster: a.cluster.Name, Namespace: namespace, Object: object, Message: message, Remedy: remedy,
+	})
 }
 
 // namespaces is the question most rules ask (L0).
@@ -100,7 +105,7 @@ func (a *audit) namespaces() {
 			continue
 		}
 		a.report.Namespaces++
-		if !slices.ContainsFunc(a.cluster.Policies, func(p networkingv1.NetworkPolicy) bool { return p.Namespace == name }) {
+		if !a.hasPolicy(name) {
 			lacking++
 			a.find(L0, SeverityError, name, "Namespace/"+name, "has no NetworkPolicy: every Pod may talk to every other",
 				"add a policy that denies both directions for podSelector {}, and one for each connection that is needed")
@@ -113,6 +118,30 @@ func (a *audit) namespaces() {
 		a.report.Verdict = VerdictNone
 	default:
 		a.report.Verdict = VerdictSome
+	}
+}
+
+func (a *audit) hasPolicy(namespace string) bool {
+	return slices.ContainsFunc(a.cluster.Policies, func(p networkingv1.NetworkPolicy) bool { return p.Namespace == namespace })
+}
+
+// served are the namespaces whose certificates certloop keeps (L5): they are other people's,
+// who are to be told. Manifests of certloop know nothing of them.
+func (a *audit) served() {
+	if !a.cluster.Live {
+		return
+	}
+	told := map[string]bool{}
+	for i := range a.cluster.Pods {
+		if !ours(&a.cluster.Pods[i]) {
+			continue
+		}
+		for ns := range strings.SplitSeq(a.cluster.Pods[i].Env["CERTLOOP_NAMESPACES"], ",") {
+			if ns != "" && !told[ns] && !a.hasPolicy(ns) {
+				told[ns] = true
+				a.find(L5, SeverityWarning, ns, "Namespace/"+ns, "has certificates that certloop keeps, and no NetworkPolicy", "tell the owner of the namespace")
+			}
+		}
 	}
 }
 
@@ -181,6 +210,8 @@ func (a *audit) hole(p *networkingv1.NetworkPolicy, path, field string, r rule) 
 			a.find(L2, SeverityError, p.Namespace, object, at+" is "+peer.IPBlock.CIDR+" without a port: it allows every address on every port", "name the addresses and the ports")
 		case everyPod(&peer):
 			a.find(L2, SeverityError, p.Namespace, object, at+" selects every Pod of every namespace", "select the namespace by kubernetes.io/metadata.name")
+		case peer.IPBlock != nil && !a.cluster.Live && privateRange(peer.IPBlock):
+			a.find(L2, SeverityWarning, p.Namespace, object, at+" is "+peer.IPBlock.CIDR+", which may hold the addresses of Pods: many networks then allow every one of them", "name the addresses, or large blocks with what Pods get under except")
 		case len(r.ports) == 0:
 			a.find(L2, SeverityWarning, p.Namespace, object, path+" names no ports: it allows all of them", "name the ports, which are those of the Pods and not of their Service")
 		}
@@ -200,66 +231,4 @@ func everyPod(p *networkingv1.NetworkPolicyPeer) bool {
 	ns, pods := p.NamespaceSelector, p.PodSelector
 	return ns != nil && empty(ns.MatchLabels, len(ns.MatchExpressions)) &&
 		(pods == nil || empty(pods.MatchLabels, len(pods.MatchExpressions)))
-}
-
-// Labels by which certloop's own Pods are known, and the functions among them.
-const (
-	partOfLabel    = "app.kubernetes.io/part-of"
-	componentLabel = "app.kubernetes.io/component"
-	certloop       = "certloop"
-)
-
-func tcp(n int32) Port { return Port{corev1.ProtocolTCP, n} }
-
-// An address for documentation (RFC 5737): nothing that anybody has to reach.
-const elsewhere = "203.0.113.7"
-
-// functions checks what needs no knowledge of an installation (L3): that no function
-// reaches the internet, that all reach the cluster's DNS, and that nobody but Knative
-// reaches a function.
-func (a *audit) functions() {
-	for i := range a.cluster.Pods {
-		pod := &a.cluster.Pods[i]
-		if pod.Labels[partOfLabel] != certloop || !a.judged(pod.Namespace) {
-			continue
-		}
-		a.reachesNothingElse(pod)
-		a.reachesDNS(pod)
-		a.isReachedByNobody(pod)
-	}
-}
-
-func (a *audit) reachesNothingElse(pod *Pod) {
-	for _, port := range []Port{tcp(80), tcp(443), tcp(829)} {
-		if a.cluster.Allowed(Peer{Pod: pod}, Peer{Addr: netip.MustParseAddr(elsewhere)}, port) {
-			a.find(L3, SeverityError, pod.Namespace, pod.Name, fmt.Sprintf("%s may open connections to any address on port %d", functionName(pod), port.Number),
-				"allow the addresses of the CA alone, for enroll and renew alone")
-			return
-		}
-	}
-}
-
-func (a *audit) reachesDNS(pod *Pod) {
-	dns := &Pod{Namespace: "kube-system", Name: "Pod/dns", Labels: map[string]string{"k8s-app": "kube-dns"}}
-	if !a.cluster.Allowed(Peer{Pod: pod}, Peer{Pod: dns}, Port{corev1.ProtocolUDP, 53}) {
-		a.find(L3, SeverityError, pod.Namespace, pod.Name, functionName(pod)+" cannot reach the cluster's DNS (kube-system, k8s-app=kube-dns, UDP 53)",
-			"allow egress to it on UDP and TCP 53, or tell where your DNS is by another policy")
-	}
-}
-
-func (a *audit) isReachedByNobody(pod *Pod) {
-	stranger := &Pod{Namespace: "certloop-audit-stranger", Name: "Pod/stranger", Labels: map[string]string{"app": "stranger"}}
-	for _, port := range []int32{8080, 8012} {
-		if a.cluster.Allowed(Peer{Pod: stranger}, Peer{Pod: pod}, tcp(port)) {
-			a.find(L3, SeverityError, pod.Namespace, pod.Name, fmt.Sprintf("any Pod of the cluster may reach %s on port %d", functionName(pod), port),
-				"allow ingress from knative-serving's activator and autoscaler and from the gateway alone")
-		}
-	}
-}
-
-func functionName(pod *Pod) string {
-	if name := pod.Labels[componentLabel]; name != "" {
-		return name
-	}
-	return pod.Name
 }

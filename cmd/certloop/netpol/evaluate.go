@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -17,6 +18,10 @@ type Cluster struct {
 	Namespaces map[string]map[string]string // labels by name
 	Pods       []Pod
 	Policies   []networkingv1.NetworkPolicy
+	// APIServer is where the API server listens; unknown in manifests.
+	APIServer []netip.AddrPort
+	// Live tells that all Pods that exist are known.
+	Live bool
 }
 
 // Pod is a Pod, or the template of Pods that a workload makes.
@@ -27,6 +32,12 @@ type Pod struct {
 	Ports     []corev1.ContainerPort
 	// HostNetwork Pods are outside of every NetworkPolicy.
 	HostNetwork bool
+	// Addrs are the Pod's addresses; none where it is not running, as in manifests.
+	Addrs []netip.Addr
+	// Env are its containers' environment variables; those that come from elsewhere are empty.
+	Env map[string]string
+
+	component string // what a Pod of certloop is that has no label to tell
 }
 
 // Peer is one end of a connection: a Pod, or an address outside the cluster.
@@ -82,6 +93,14 @@ func selects(p *networkingv1.NetworkPolicy, pod *Pod) bool {
 // matches treats a selector that cannot be parsed as one that selects nothing; the API
 // server stores none.
 func matches(selector *metav1.LabelSelector, of map[string]string) bool {
+	for key, value := range selector.MatchLabels {
+		if got, ok := of[key]; !ok || got != value {
+			return false
+		}
+	}
+	if len(selector.MatchExpressions) == 0 {
+		return true
+	}
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	return err == nil && s.Matches(labels.Set(of))
 }
@@ -150,21 +169,39 @@ func isPort(p *networkingv1.NetworkPolicyPort, dst Peer, port Port) bool {
 	}
 }
 
-// isPeer: an ipBlock is for addresses outside the cluster. Which address a Pod has is
-// nothing a policy should rely on, and nothing manifests say.
+// isPeer takes an ipBlock to be for the addresses of Pods too, where those are known: the
+// API leaves it open, and many networks do it. What addresses the Pods of manifests may
+// get is judged apart (see privateRange).
 func (c *Cluster) isPeer(p *networkingv1.NetworkPolicyPeer, namespace string, other Peer) bool {
 	switch {
+	case p.IPBlock != nil && other.Pod != nil:
+		return slices.ContainsFunc(other.Pod.Addrs, func(a netip.Addr) bool { return inBlock(p.IPBlock, a) })
 	case p.IPBlock != nil:
-		return other.Pod == nil && inBlock(p.IPBlock, other.Addr)
+		return inBlock(p.IPBlock, other.Addr)
 	case other.Pod == nil:
 		return false
-	case p.NamespaceSelector == nil && other.Pod.Namespace != namespace:
-		return false
-	case p.NamespaceSelector != nil && !matches(p.NamespaceSelector, c.Namespaces[other.Pod.Namespace]):
+	case !c.inNamespace(p, namespace, other.Pod.Namespace):
 		return false
 	default:
 		return p.PodSelector == nil || matches(p.PodSelector, other.Pod.Labels)
 	}
+}
+
+// inNamespace tells whether a peer of a policy in one namespace is for the Pods of another.
+func (c *Cluster) inNamespace(p *networkingv1.NetworkPolicyPeer, policy, pod string) bool {
+	if p.NamespaceSelector == nil {
+		return policy == pod
+	}
+	return matches(p.NamespaceSelector, c.namespaceLabels(pod))
+}
+
+// namespaceLabels are those of a namespace, known or not: each has its name among them
+// (Kubernetes 1.22).
+func (c *Cluster) namespaceLabels(name string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, c.Namespaces[name])
+	all[nameLabel] = name
+	return all
 }
 
 func inBlock(b *networkingv1.IPBlock, addr netip.Addr) bool {

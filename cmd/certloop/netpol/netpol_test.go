@@ -56,14 +56,13 @@ func TestVerdicts(t *testing.T) {
 			"L0 error shop Namespace/shop",
 			"L1 error certloop Service/enroll",
 			"L1 error certloop Service/enroll",
-			"L3 error certloop Service/enroll", // reaches the internet
-			"L3 error certloop Service/enroll", // is reached on 8080
-			"L3 error certloop Service/enroll", // and on 8012
+			"L3 error certloop Service/enroll", // reaches anybody
+			"L3 error certloop Service/enroll", // is reached by anybody
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.fixture, func(t *testing.T) {
-			r := Audit(fixture(t, tt.fixture), DefaultExclusions())
+			r := Audit(fixture(t, tt.fixture), DefaultExclusions(), DefaultNeighbours())
 			if r.Verdict != tt.verdict || r.Pods != tt.pods {
 				t.Errorf("%s, %d Pods; want %s, %d", r.Verdict, r.Pods, tt.verdict, tt.pods)
 			}
@@ -79,16 +78,16 @@ func TestVerdicts(t *testing.T) {
 
 // Namespaces of Kubernetes are not judged, and it is told that Pods run there.
 func TestNotJudged(t *testing.T) {
-	r := Audit(fixture(t, "all"), DefaultExclusions())
+	r := Audit(fixture(t, "all"), DefaultExclusions(), DefaultNeighbours())
 	if !slices.Equal(r.NotJudged, []string{"kube-system"}) || r.Namespaces != 1 {
 		t.Errorf("not judged %v, judged %d namespaces", r.NotJudged, r.Namespaces)
 	}
-	if r := Audit(fixture(t, "all"), nil); !r.Failed() {
+	if r := Audit(fixture(t, "all"), nil, DefaultNeighbours()); !r.Failed() {
 		t.Error("judged, kube-system has no finding")
 	}
 }
 
-const twoPods = `
+const threePods = `
 kind: Namespace
 apiVersion: v1
 metadata: {name: a, labels: {team: red}}
@@ -102,6 +101,12 @@ kind: Pod
 apiVersion: v1
 metadata: {name: server, namespace: b, labels: {app: server}}
 spec: {containers: [{ports: [{name: web, containerPort: 8080}]}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: running, namespace: b, labels: {app: running}}
+spec: {containers: [{ports: [{name: web, containerPort: 8080}]}]}
+status: {podIPs: [{ip: 10.1.2.3}]}
 ---
 `
 
@@ -120,35 +125,41 @@ func TestAllowed(t *testing.T) {
 		port     Port
 		want     bool
 	}{
-		{"no policies", "", "server", tcp(8080), true},
-		{"a policy without rules isolates ingress", policy("b", "{podSelector: {}}"), "server", tcp(8080), false},
-		{"and not egress", policy("a", "{podSelector: {}}"), "server", tcp(8080), true},
-		{"egress rules isolate egress", policy("a", "{podSelector: {}, egress: [{to: [{podSelector: {}}]}]}"), "server", tcp(8080), false},
-		{"another Pod's policy", policy("b", "{podSelector: {matchLabels: {app: other}}}"), "server", tcp(8080), true},
-		{"both ends must allow", policy("a", deny) + policy("b", "{podSelector: {}, ingress: [{}]}"), "server", tcp(8080), false},
-		{"policies add up", policy("b", deny) + policy("b", "{podSelector: {}, ingress: [{}]}"), "server", tcp(8080), true},
-		{"a podSelector alone is for the policy's namespace", policy("b", "{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}"), "server", tcp(8080), false},
-		{"a namespace by its name", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: a}}}]}]}"), "server", tcp(8080), true},
-		{"a namespace by a label", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}, podSelector: {matchLabels: {app: client}}}]}]}"), "server", tcp(8080), true},
-		{"namespace and Pod must both match", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}, podSelector: {matchLabels: {app: other}}}]}]}"), "server", tcp(8080), false},
-		{"two peers are alternatives", policy("b", "{podSelector: {}, ingress: [{from: [{podSelector: {}}, {namespaceSelector: {}}]}]}"), "server", tcp(8080), true},
-		{"a port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8080}]}]}"), "server", tcp(8080), true},
-		{"another port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8081}]}]}"), "server", tcp(8080), false},
-		{"a named port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: web}]}]}"), "server", tcp(8080), true},
-		{"a range of ports", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8100}]}]}"), "server", tcp(8080), true},
-		{"beyond a range", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8079}]}]}"), "server", tcp(8080), false},
-		{"another protocol", policy("b", "{podSelector: {}, ingress: [{ports: [{protocol: UDP, port: 8080}]}]}"), "server", tcp(8080), false},
+		{"no policies", "", "server", tcp(8080)[0], true},
+		{"a policy without rules isolates ingress", policy("b", "{podSelector: {}}"), "server", tcp(8080)[0], false},
+		{"and not egress", policy("a", "{podSelector: {}}"), "server", tcp(8080)[0], true},
+		{"egress rules isolate egress", policy("a", "{podSelector: {}, egress: [{to: [{podSelector: {}}]}]}"), "server", tcp(8080)[0], false},
+		{"another Pod's policy", policy("b", "{podSelector: {matchLabels: {app: other}}}"), "server", tcp(8080)[0], true},
+		{"both ends must allow", policy("a", deny) + policy("b", "{podSelector: {}, ingress: [{}]}"), "server", tcp(8080)[0], false},
+		{"policies add up", policy("b", deny) + policy("b", "{podSelector: {}, ingress: [{}]}"), "server", tcp(8080)[0], true},
+		{"a podSelector alone is for the policy's namespace", policy("b", "{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}"), "server", tcp(8080)[0], false},
+		{"a namespace by its name", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: a}}}]}]}"), "server", tcp(8080)[0], true},
+		{"a namespace by a label", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}, podSelector: {matchLabels: {app: client}}}]}]}"), "server", tcp(8080)[0], true},
+		{"namespace and Pod must both match", policy("b", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}, podSelector: {matchLabels: {app: other}}}]}]}"), "server", tcp(8080)[0], false},
+		{"two peers are alternatives", policy("b", "{podSelector: {}, ingress: [{from: [{podSelector: {}}, {namespaceSelector: {}}]}]}"), "server", tcp(8080)[0], true},
+		{"a port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8080}]}]}"), "server", tcp(8080)[0], true},
+		{"another port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8081}]}]}"), "server", tcp(8080)[0], false},
+		{"a named port", policy("b", "{podSelector: {}, ingress: [{ports: [{port: web}]}]}"), "server", tcp(8080)[0], true},
+		{"a range of ports", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8100}]}]}"), "server", tcp(8080)[0], true},
+		{"beyond a range", policy("b", "{podSelector: {}, ingress: [{ports: [{port: 8000, endPort: 8079}]}]}"), "server", tcp(8080)[0], false},
+		{"another protocol", policy("b", "{podSelector: {}, ingress: [{ports: [{protocol: UDP, port: 8080}]}]}"), "server", tcp(8080)[0], false},
 		{"UDP", policy("b", "{podSelector: {}, ingress: [{ports: [{protocol: UDP}]}]}"), "server", Port{corev1.ProtocolUDP, 8080}, true},
-		{"an address", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}"), "192.0.2.9", tcp(80), true},
-		{"an address that is excepted", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.8/29]}}]}]}"), "192.0.2.9", tcp(80), false},
-		{"an address outside of the block", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}"), "192.0.2.9", tcp(80), false},
-		{"an ipBlock is not for Pods", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}"), "server", tcp(8080), false},
+		{"an address", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80}]}]}"), "192.0.2.9", tcp(80)[0], true},
+		{"an address that is excepted", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.8/29]}}]}]}"), "192.0.2.9", tcp(80)[0], false},
+		{"an address outside of the block", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}"), "192.0.2.9", tcp(80)[0], false},
+		{"an ipBlock is not relied on for Pods without an address", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}"), "server", tcp(8080)[0], false},
+		{"an ipBlock is for Pods with an address in it", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}"), "running", tcp(8080)[0], true},
+		{"and for no others", policy("a", "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]}]}"), "running", tcp(8080)[0], false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := parse(t, twoPods+tt.policies)
+			c := parse(t, threePods+tt.policies)
 			dst := Peer{Pod: &c.Pods[1]}
-			if tt.to != "server" {
+			switch tt.to {
+			case "server":
+			case "running":
+				dst.Pod = &c.Pods[2]
+			default:
 				dst = Peer{Addr: netip.MustParseAddr(tt.to)}
 			}
 			if got := c.Allowed(Peer{Pod: &c.Pods[0]}, dst, tt.port); got != tt.want {
@@ -160,19 +171,20 @@ func TestAllowed(t *testing.T) {
 
 func TestHoles(t *testing.T) {
 	for rule, want := range map[string]string{
-		"ingress: [{}]":                                                                      `ingress[0] has no "from": it allows every peer, inside and outside the cluster, on every port`,
-		"ingress: [{ports: [{port: 1}]}]":                                                    `ingress[0] has no "from": it allows every peer, inside and outside the cluster, on these ports`,
-		"egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]":                                     "egress[0].to[0] is 0.0.0.0/0 without a port",
-		"egress: [{to: [{ipBlock: {cidr: '::/0'}}]}]":                                        "egress[0].to[0] is ::/0 without a port",
-		"ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 1}]}]":                   "ingress[0].from[0] selects every Pod of every namespace",
-		"ingress: [{from: [{namespaceSelector: {}, podSelector: {}}]}]":                      "ingress[0].from[0] selects every Pod of every namespace",
-		"ingress: [{from: [{podSelector: {}}]}]":                                             "ingress[0] names no ports",
-		"ingress: [{from: [{podSelector: {}}], ports: [{port: 1}]}]":                         "",
-		"egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}]}]":               "",
-		"egress: [{to: [{namespaceSelector: {matchLabels: {a: b}}}], ports: [{port: 443}]}]": "",
+		"ingress: [{}]":                                                    `ingress[0] has no "from": it allows every peer, inside and outside the cluster, on every port`,
+		"ingress: [{ports: [{port: 1}]}]":                                  `ingress[0] has no "from": it allows every peer, inside and outside the cluster, on these ports`,
+		"egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]":                   "egress[0].to[0] is 0.0.0.0/0 without a port",
+		"egress: [{to: [{ipBlock: {cidr: '::/0'}}]}]":                      "egress[0].to[0] is ::/0 without a port",
+		"ingress: [{from: [{namespaceSelector: {}}], ports: [{port: 1}]}]": "ingress[0].from[0] selects every Pod of every namespace",
+		"ingress: [{from: [{namespaceSelector: {}, podSelector: {}}]}]":    "ingress[0].from[0] selects every Pod of every namespace",
+		"ingress: [{from: [{podSelector: {}}]}]":                           "ingress[0] names no ports",
+		"ingress: [{from: [{podSelector: {}}], ports: [{port: 1}]}]":       "",
+		"egress: [{to: [{ipBlock: {cidr: 10.2.0.0/16, except: [10.2.0.0/17, 10.2.128.0/17]}}], ports: [{port: 443}]}]":                    "",
+		"egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}]}]":                                                            "egress[0].to[0] is 0.0.0.0/0, which may hold the addresses of Pods",
+		"egress: [{to: [{namespaceSelector: {matchLabels: {a: b}}}], ports: [{port: 443}]}]":                                              "",
 		"ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: a, operator: Exists}]}, podSelector: {}}], ports: [{port: 1}]}]": "",
 	} {
-		r := Audit(parse(t, policy("a", "{podSelector: {}, "+rule+"}")), nil)
+		r := Audit(parse(t, policy("a", "{podSelector: {}, "+rule+"}")), nil, DefaultNeighbours())
 		var got []string
 		for _, f := range r.Findings {
 			if f.Level == L2 {
@@ -198,7 +210,7 @@ func TestParseRefuses(t *testing.T) {
 }
 
 func TestFormats(t *testing.T) {
-	reports := []*Report{Audit(fixture(t, "some"), DefaultExclusions())}
+	reports := []*Report{Audit(fixture(t, "some"), DefaultExclusions(), DefaultNeighbours())}
 	for format, check := range map[string]func([]byte) error{
 		FormatTable: func(b []byte) error {
 			if !bytes.Contains(b, []byte("test: some namespaces lack a NetworkPolicy (2 namespaces, 2 workloads judged)")) {

@@ -128,7 +128,8 @@ func sarif(reports []*Report) sarifLog {
 			{string(L0), sarifText{"Every namespace has a NetworkPolicy"}},
 			{string(L1), sarifText{"Every Pod is isolated in both directions"}},
 			{string(L2), sarifText{"No rule allows everything"}},
-			{string(L3), sarifText{"certloop's functions reach what they need and nothing else"}},
+			{string(L3), sarifText{"certloop's Pods reach what they need and nothing else, and are reached so"}},
+			{string(L5), sarifText{"Namespaces with certloop's certificates have a NetworkPolicy"}},
 		},
 	}}}
 	for _, r := range reports {
