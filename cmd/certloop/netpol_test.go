@@ -90,9 +90,9 @@ func TestNetpolAuditOfTheManifests(t *testing.T) {
 	}
 }
 
-// What can be read is judged, and that something could not be is not mistaken for findings.
-func TestNetpolAuditOfManyClusters(t *testing.T) {
-	noCluster(t)
+// emptyCluster answers as one that has nothing but the namespace shop, and no Knative.
+func emptyCluster(t *testing.T) (url string) {
+	t.Helper()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		kind, version, _ := strings.Cut(map[string]string{"namespaces": "NamespaceList v1", "pods": "PodList v1", "networkpolicies": "NetworkPolicyList networking.k8s.io/v1",
 			"endpointslices": "EndpointSliceList discovery.k8s.io/v1"}[path.Base(r.URL.Path)], " ")
@@ -107,9 +107,76 @@ func TestNetpolAuditOfManyClusters(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"kind": %q, "apiVersion": %q, "metadata": {}, "items": %s}`, kind, version, items)
 	}))
-	defer api.Close()
+	t.Cleanup(api.Close)
+	return api.URL
+}
+
+// What --help and docs/network.md show works: with the manifests for kubectl in place of what
+// Helm prints, and their values in place of yours.
+func TestNetpolAuditExamples(t *testing.T) {
+	noCluster(t)
+	document, err := os.ReadFile("../../docs/network.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := os.ReadFile("../../deploy/knative/certloop.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := os.ReadFile("../../deploy/knative/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	if err := os.MkdirAll("deploy/knative", 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"deploy/knative/certloop.yaml": string(manifests), "deploy/knative/values.yaml": string(values), "my.yaml": string(values),
+		"kubeconfig": kubeconfigFor(emptyCluster(t)), "a": kubeconfigFor(emptyCluster(t)), "b": kubeconfigFor(emptyCluster(t)),
+	} {
+		writeFile(t, name, content)
+	}
+	t.Setenv("KUBECONFIG", "kubeconfig")
+	_, help, _ := run(t, "netpol", "audit", "--help")
+	tried := 0
+	for line := range strings.Lines(string(document) + help) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
+		line, _, _ = strings.Cut(line, " > ")
+		source, command, piped := strings.Cut(line, " | certloop ")
+		if !piped {
+			source, command = "", strings.TrimPrefix(line, "certloop ")
+		}
+		if !strings.HasPrefix(command, "netpol audit") || !strings.HasPrefix(line, "certloop ") && !strings.HasPrefix(line, "helm ") || strings.Contains(command, "[flags]") {
+			continue
+		}
+		tried++
+		stdin := string(manifests)
+		if strings.HasPrefix(source, "helm get values") {
+			stdin = string(values)
+		}
+		want := exitDone
+		if !strings.Contains(command, "-f ") && !strings.Contains(command, "--oci-script") {
+			want = exitFindings // the cluster's shop has no policy
+		}
+		var out, errs strings.Builder
+		c := newCommandLine(strings.Fields(command), &out, &errs)
+		c.root.SetIn(strings.NewReader(stdin))
+		if code := c.execute(t.Context()); code != want {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", line, code, want, out.String(), errs.String())
+		}
+	}
+	if tried != 9 {
+		t.Errorf("%d examples were tried, want all 9", tried)
+	}
+}
+
+// What can be read is judged, and that something could not be is not mistaken for findings.
+func TestNetpolAuditOfManyClusters(t *testing.T) {
+	noCluster(t)
+	api := emptyCluster(t)
 	reachable, unreachable := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-	writeFile(t, reachable, kubeconfigFor(api.URL))
+	writeFile(t, reachable, kubeconfigFor(api))
 	writeFile(t, unreachable, kubeconfigFor("https://127.0.0.1:1"))
 	if code, stdout, stderr := run(t, "netpol", "audit", "--kubeconfig", reachable); code != exitFindings || !strings.Contains(stdout, "no namespace has a NetworkPolicy") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
