@@ -80,14 +80,23 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* Where a Pod runs: the context, or (list . COMPONENT). Whoever talks to CAs has a node pool of its own where caClients
+names one: enroll and renew, and everything in the one Pod of plain. */}}
 {{- define "certloop.placement" -}}
-{{- with .Values.pod.nodeSelector }}
+{{- $root := . }}{{ $component := "" }}
+{{- if kindIs "slice" . }}{{ $root = index . 0 }}{{ $component = index . 1 }}{{ end }}
+{{- $nodeSelector := $root.Values.pod.nodeSelector }}{{ $tolerations := $root.Values.pod.tolerations }}
+{{- if or (has $component (list "enroll" "renew")) (eq $root.Values.profile "plain") }}
+{{- $nodeSelector = $root.Values.caClients.nodeSelector | default $nodeSelector }}
+{{- $tolerations = $root.Values.caClients.tolerations | default $tolerations }}
+{{- end }}
+{{- with $nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.pod.tolerations }}
+{{- with $tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.image.pullSecrets }}
+{{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
