@@ -21,6 +21,7 @@ var zprExample string
 type zprOptions struct {
 	file    string
 	format  string
+	formats []string
 	edition string
 }
 
@@ -65,24 +66,21 @@ func newZPRCheck(t *terminal) *cobra.Command {
 		Short: "Tell what of a plan ZPR or OKE would refuse, or what would be cut off",
 		Long: `Tell what of a plan ZPR or OKE would refuse: Kubernetes before 1.32, flannel, virtual nodes,
 more than five attributes on one resource, names with spaces or periods; and what would
-be cut off: a resource with an attribute that no statement mentions.
+be cut off: a Pod with attributes whose names are resolved, whose NATS or whose part of
+Knative runs where the plan does not say, a resource with an attribute that no statement is
+about.
+
+With -o json or yaml the result is {valid, problems: [{field, reason}]}.
 
 Exit codes: 0 the plan can be carried out, 1 it cannot, 2 it cannot be read.`,
-		Example: `  certloop zpr check -f plan.yaml`,
-		Args:    cobra.NoArgs,
+		Example: `  certloop zpr check -f plan.yaml
+  certloop zpr check -f plan.yaml -o json | jq -r '.problems[].field'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := o.plan(cmd.InOrStdin())
-			if err != nil {
-				return misused(err)
-			}
-			if err := p.Check(); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(t.out, "the plan can be carried out")
-			return err
+			return o.check(t, cmd.InOrStdin())
 		},
 	}
-	o.addFlags(cmd)
+	o.addFlags(cmd, zpr.ReportFormats())
 	return cmd
 }
 
@@ -93,7 +91,7 @@ func newZPRGenerate(t *terminal) *cobra.Command {
 		Short: "Print attributes, IAM and ZPR statements and the order to introduce them in",
 		Long: `Print what a plan needs: security attributes, IAM policy statements, ZPR policy statements
 with who needs each, and the order to introduce them in, node replacement included; or the
-same as Terraform for the provider oracle/oci. The same plan always gives the same output.`,
+same as Terraform for the provider oracle/oci, JSON or YAML. The same plan always gives the same output.`,
 		Example: `  certloop zpr generate -f plan.yaml
   certloop zpr generate -f plan.yaml -o terraform > zpr.tf`,
 		Args: cobra.NoArgs,
@@ -101,24 +99,25 @@ same as Terraform for the provider oracle/oci. The same plan always gives the sa
 			return o.generate(t, cmd.InOrStdin())
 		},
 	}
-	o.addFlags(cmd)
-	cmd.Flags().StringVarP(&o.format, "output", "o", zpr.FormatText, "output `format`: "+strings.Join(zpr.Formats(), ", "))
-	cmd.Flags().StringVar(&o.edition, "edition", string(zpr.EditionCurrent), "`edition` of Oracle's documentation whose words are used: "+join(zpr.Editions()))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(zpr.Formats(), cobra.ShellCompDirectiveNoFileComp))
+	o.addFlags(cmd, zpr.Formats())
+	cmd.Flags().StringVar(&o.edition, "edition", string(zpr.EditionCurrent), "`edition` of Oracle's documentation whose words are used: "+strings.Join(editions(), ", "))
+	_ = cmd.RegisterFlagCompletionFunc("edition", cobra.FixedCompletions(editions(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func join[T ~string](words []T) string {
-	var all []string
-	for _, w := range words {
-		all = append(all, string(w))
+func editions() (all []string) {
+	for _, e := range zpr.Editions() {
+		all = append(all, string(e))
 	}
-	return strings.Join(all, ", ")
+	return all
 }
 
-func (o *zprOptions) addFlags(cmd *cobra.Command) {
+func (o *zprOptions) addFlags(cmd *cobra.Command, formats []string) {
+	o.formats = formats
 	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "`file` with the plan; - is standard input")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "json")
+	cmd.Flags().StringVarP(&o.format, "output", "o", zpr.FormatText, "output `format`: "+strings.Join(formats, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (o *zprOptions) plan(stdin io.Reader) (*zpr.Plan, error) {
@@ -144,14 +143,30 @@ func (o *zprOptions) plan(stdin io.Reader) (*zpr.Plan, error) {
 
 const maxPlanBytes = 1 << 20
 
+func (o *zprOptions) check(t *terminal, stdin io.Reader) error {
+	p, err := o.read(stdin)
+	if err != nil {
+		return misused(err)
+	}
+	problems := p.Problems()
+	if o.format != zpr.FormatText {
+		if err := zpr.Report(t.out, o.format, problems); err != nil || len(problems) == 0 {
+			return err
+		}
+		return errors.New("the plan cannot be carried out")
+	}
+	if len(problems) > 0 {
+		return p.Check()
+	}
+	_, err = fmt.Fprintln(t.out, "the plan can be carried out")
+	return err
+}
+
 func (o *zprOptions) generate(t *terminal, stdin io.Reader) error {
-	if !slices.Contains(zpr.Formats(), o.format) {
-		return misused(fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(zpr.Formats(), ", ")))
+	if !slices.Contains(editions(), o.edition) {
+		return misused(fmt.Errorf("--edition %s is not one of %s", o.edition, strings.Join(editions(), ", ")))
 	}
-	if !slices.Contains(zpr.Editions(), zpr.Edition(o.edition)) {
-		return misused(fmt.Errorf("--edition %s is not one of %s", o.edition, join(zpr.Editions())))
-	}
-	p, err := o.plan(stdin)
+	p, err := o.read(stdin)
 	if err != nil {
 		return misused(err)
 	}
@@ -159,4 +174,12 @@ func (o *zprOptions) generate(t *terminal, stdin io.Reader) error {
 		return err
 	}
 	return zpr.Generate(t.out, p, o.format, zpr.Edition(o.edition))
+}
+
+// read reads the plan, for output in a format that there is.
+func (o *zprOptions) read(stdin io.Reader) (*zpr.Plan, error) {
+	if !slices.Contains(o.formats, o.format) {
+		return nil, fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(o.formats, ", "))
+	}
+	return o.plan(stdin)
 }

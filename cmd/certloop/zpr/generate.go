@@ -19,11 +19,11 @@ const (
 // Editions are all of them, the current one first.
 func Editions() []Edition { return []Edition{EditionCurrent, EditionEarlier} }
 
-func (e Edition) osn() string {
+func (e Edition) osn() end {
 	if e == EditionEarlier {
-		return osnEndpoints
+		return end{at: Endpoint{OSN: osnEndpoints}}
 	}
-	return osnAddresses
+	return end{at: Endpoint{OSN: osnAddresses}}
 }
 
 func (e Edition) noun() string {
@@ -33,142 +33,299 @@ func (e Edition) noun() string {
 	return "security-attribute-namespace"
 }
 
+// Ports of the cluster's own parts, as OKE, Knative and NATS have them.
+const (
+	apiServer     = "tcp/6443"
+	nodesToAPI    = "tcp/12250"
+	kubelet       = "tcp/10250"
+	https         = "tcp/443"
+	webhook       = "tcp/8443"
+	natsClients   = "tcp/4222"
+	natsRoutes    = "tcp/6222"
+	scraping      = "tcp/9090" // of Knative's proxy, by its autoscaler
+	proxyMetrics  = "tcp/9091" // of the same, by anybody
+	telemetry     = "tcp/4317-4318"
+	enrollInPlain = "tcp/8081"
+	enrollsProxy  = "tcp/8012"
+)
+
+var (
+	dnsPorts      = []string{"udp/53", "tcp/53"}
+	proxyPorts    = []string{"tcp/8012-8013", "tcp/8112"} // of Knative's proxy beside a function
+	gatewayPorts  = []string{"tcp/8081", "tcp/8444"}      // of Kourier, for what is cluster-local
+	brokerPorts   = []string{"tcp/8080", "tcp/8443"}
+	monitorsPorts = []string{"tcp/8222", "tcp/7777"} // of NATS, and of its exporter
+	filePorts     = []string{"tcp/111", "tcp/2048-2051", "udp/111", "udp/2048"}
+)
+
 // reasoned is a statement and who needs it.
 type reasoned struct {
 	Statement
 	Why string
 }
 
-// builder collects statements. Errors have been told by Check.
+// end is an end of a connection: where it is, or the field of the plan that would say so.
+type end struct {
+	at      Endpoint
+	unknown string
+}
+
+// guarded ends bear an attribute, so that ZPR stops what no statement allows.
+func (e end) guarded() bool { return e.at.Attribute != nil }
+
+var everybody = end{at: Endpoint{All: true}}
+
+func byAttribute(text string) end {
+	a, _ := ParseAttribute(text) // has been checked
+	return end{at: Endpoint{Attribute: &a}}
+}
+
+// byAttributes takes the first attribute, where a resource bears several, or else the addresses.
+func byAttributes(attributes []string, cidr, field string) end {
+	switch {
+	case len(attributes) > 0:
+		return byAttribute(attributes[0])
+	case cidr != "":
+		prefix, _ := netip.ParsePrefix(cidr) // has been checked
+		return end{at: Endpoint{CIDR: prefix}}
+	default:
+		return end{unknown: field}
+	}
+}
+
+// builder collects statements, and what the plan lacks for them.
 type builder struct {
-	vcn Attribute
-	all []reasoned
+	plan  *Plan
+	vcn   Attribute
+	all   []reasoned
+	lacks problems
 }
 
-func (b *builder) allow(why string, from, to Endpoint, protocol string) {
-	s := reasoned{Statement{b.vcn, from, to, protocol}, why}
-	if !slices.ContainsFunc(b.all, func(o reasoned) bool { return o.String() == s.String() }) {
+// allow adds a statement for each protocol, or one for all of them where none is given.
+// Between two ends without attributes ZPR stops nothing.
+func (b *builder) allow(why string, from, to end, protocols ...string) {
+	if !from.guarded() && !to.guarded() {
+		return
+	}
+	if from.unknown != "" || to.unknown != "" {
+		b.lack(from.unknown, why)
+		b.lack(to.unknown, why)
+		return
+	}
+	if len(protocols) == 0 {
+		protocols = []string{""}
+	}
+	for _, protocol := range protocols {
+		b.add(reasoned{Statement{b.vcn, from.at, to.at, protocol}, why})
+	}
+}
+
+func (b *builder) add(s reasoned) {
+	i := slices.IndexFunc(b.all, func(o reasoned) bool { return o.String() == s.String() })
+	if i < 0 {
 		b.all = append(b.all, s)
+	} else if !strings.Contains(b.all[i].Why, s.Why) {
+		b.all[i].Why += "; " + s.Why
 	}
 }
 
-func attribute(text string) Endpoint {
-	a, _ := ParseAttribute(text)
-	return Endpoint{Attribute: &a}
+func (b *builder) lack(field, why string) {
+	if field != "" && !slices.ContainsFunc(b.lacks, func(p Problem) bool { return p.Field == field }) {
+		b.lacks.add(field, "is missing, and ZPR would cut this off: %s; say where it is, so that a statement allows it", why)
+	}
 }
 
-func block(cidr string) Endpoint {
-	prefix, _ := netip.ParsePrefix(cidr)
-	return Endpoint{CIDR: prefix}
+// Ends that the plan names.
+
+func (b *builder) pods(pool string) end {
+	i := slices.IndexFunc(b.plan.NodePools, func(n NodePool) bool { return n.Name == pool })
+	n := b.plan.NodePools[i]
+	return byAttributes(n.PodAttributes, n.PodCIDR, poolField(i, "podCIDR"))
 }
 
-func tcp(port int) string { return fmt.Sprintf("tcp/%d", port) }
+func (b *builder) nodes(i int) end {
+	n := b.plan.NodePools[i]
+	return byAttributes(n.NodeAttributes, n.NodeCIDR, poolField(i, "nodeCIDR"))
+}
 
-// first is the attribute that statements use where a resource bears several.
-func first(attributes []string) Endpoint { return attribute(attributes[0]) }
+func (b *builder) place(place *Place, field string) end {
+	switch {
+	case place == nil:
+		return end{unknown: field}
+	case place.Pool != "":
+		return b.pods(place.Pool)
+	case place.Attribute != "":
+		return byAttribute(place.Attribute)
+	default:
+		return byAttributes(nil, place.CIDR, field)
+	}
+}
 
-// statements are what certloop and its cluster need, and nothing else. The plan has
-// passed all checks but that of the statements themselves.
-func (p *Plan) statements(edition Edition) []reasoned {
+func (b *builder) api() end {
+	return byAttributes(b.plan.APIEndpoint.Attributes, b.plan.APIEndpoint.CIDR, "apiEndpoint")
+}
+
+func (b *builder) clients() end { return b.pods(b.plan.CAClientsPool) }
+
+// others is where watch-secrets, expiry-scan, dispatch and setup run.
+func (b *builder) others() end {
+	if b.plan.FunctionsPool == "" {
+		return b.clients()
+	}
+	return b.pods(b.plan.FunctionsPool)
+}
+
+// functions are the pools that functions run on.
+func (b *builder) functions() []end {
+	if b.plan.FunctionsPool == "" || b.plan.FunctionsPool == b.plan.CAClientsPool || b.plan.Profile == plain {
+		return []end{b.clients()}
+	}
+	return []end{b.clients(), b.others()}
+}
+
+// statements are what certloop and its cluster need, and nothing else; and what the plan
+// lacks for more. All of the plan but this has been checked.
+func (p *Plan) statements(edition Edition) ([]reasoned, []Problem) {
 	vcn, _ := ParseAttribute(p.VCN)
-	b := &builder{vcn: vcn}
-	p.allowCAs(b)
-	p.allowAPI(b)
-	p.allowNATS(b)
-	p.allowNodes(b, edition)
-	p.allowLoadBalancer(b)
-	p.allowFileStorage(b)
-	return b.all
+	b := &builder{plan: p, vcn: vcn}
+	b.allowCAs()
+	b.allowFunctions()
+	b.allowKnative()
+	b.allowNATS()
+	b.allowAPI(edition)
+	b.allowPools(edition)
+	b.allowLoadBalancer()
+	return b.all, b.lacks
 }
 
-func (p *Plan) clients() Endpoint { return first(p.pool(p.CAClientsPool).PodAttributes) }
-
-// functionPools are the pools that functions of certloop run on.
-func (p *Plan) functionPools() (all []Endpoint) {
-	for _, name := range slices.Compact([]string{p.CAClientsPool, p.FunctionsPool}) {
-		if name != "" {
-			all = append(all, first(p.pool(name).PodAttributes))
-		}
-	}
-	return all
-}
-
-func (p *Plan) allowCAs(b *builder) {
-	for _, ca := range p.CAs {
-		to := block(ca.CIDR)
+func (b *builder) allowCAs() {
+	for i, ca := range b.plan.CAs {
+		var attributes []string
 		if ca.Attribute != "" {
-			to = attribute(ca.Attribute)
+			attributes = []string{ca.Attribute}
 		}
-		b.allow("enroll and renew ask the CA "+ca.Name, p.clients(), to, tcp(ca.Port))
+		b.allow("enroll and renew ask the CA "+ca.Name, b.clients(), byAttributes(attributes, ca.CIDR, caField(i, "cidr")), fmt.Sprintf("tcp/%d", ca.Port))
 	}
 }
 
-func (p *Plan) apiServer() Endpoint {
-	if len(p.APIEndpoint.Attributes) > 0 {
-		return first(p.APIEndpoint.Attributes)
+func (b *builder) allowFunctions() {
+	nats, dns := b.place(b.plan.NATS, "nats"), b.place(b.plan.DNS, "dns")
+	for _, from := range b.functions() {
+		b.allow("the functions read and write Secrets and configurations", from, b.api(), apiServer)
+		b.allow("the functions resolve names", from, dns, dnsPorts...)
+		b.allow("the functions take and give work", from, nats, natsClients)
+		if b.plan.Monitoring != nil && b.plan.Profile != plain {
+			b.allow("metrics are scraped", b.place(b.plan.Monitoring, "monitoring"), from, proxyMetrics)
+		}
+		if b.plan.Telemetry != nil {
+			b.allow("the functions push telemetry", from, b.place(b.plan.Telemetry, "telemetry"), telemetry)
+		}
 	}
-	return block(p.APIEndpoint.CIDR)
 }
 
-func (p *Plan) allowAPI(b *builder) {
-	for _, from := range p.functionPools() {
-		b.allow("the functions read and write Secrets and configurations", from, p.apiServer(), tcp(apiServerPort))
-	}
-	for _, cidr := range p.Operators {
-		b.allow("operators use kubectl", block(cidr), p.apiServer(), tcp(apiServerPort))
-	}
-}
-
-func (p *Plan) allowNATS(b *builder) {
-	if p.NATSPool == "" {
+// allowKnative: requests come to a function from the activator or the gateway, never from
+// who sent them.
+func (b *builder) allowKnative() {
+	if b.plan.Profile == plain {
 		return
 	}
-	nats := first(p.pool(p.NATSPool).PodAttributes)
-	for _, from := range p.functionPools() {
-		b.allow("the functions take and give work", from, nats, tcp(natsPort))
+	k := b.plan.Knative
+	if k == nil {
+		k = &Knative{}
 	}
-	b.allow("the servers of NATS find each other", nats, nats, "tcp/6222")
+	serving := b.place(k.Serving, "knative.serving")
+	part := func(place *Place, field string) end {
+		if place == nil {
+			return serving
+		}
+		return b.place(place, field)
+	}
+	gateway, eventing, sources := part(k.Gateway, "knative.gateway"), part(k.Eventing, "knative.eventing"), part(k.Sources, "knative.sources")
+	for _, to := range b.functions() {
+		b.allow("the activator hands requests on", serving, to, proxyPorts...)
+		b.allow("the gateway hands requests on", gateway, to, proxyPorts...)
+		b.allow("the autoscaler asks how much there is to do", serving, to, enrollsProxy, scraping)
+	}
+	if b.plan.Profile != knativeDirect {
+		b.allow("dispatch wakes functions", b.others(), gateway, gatewayPorts...)
+	}
+	b.allow("the Broker and the PingSources send to functions", eventing, gateway, gatewayPorts...)
+	b.allow("the adapters of ApiServerSources send to the Broker", sources, eventing, brokerPorts...)
+	b.allow("the adapters of ApiServerSources watch", sources, b.api(), apiServer)
+	b.allow("the adapters of ApiServerSources resolve names", sources, b.place(b.plan.DNS, "dns"), dnsPorts...)
+	parts := []end{serving, gateway, eventing}
+	for _, from := range parts {
+		b.allow("Knative's webhooks judge objects", b.api(), from, webhook)
+		for _, to := range parts {
+			b.allow("Knative's parts talk to each other", from, to)
+		}
+	}
 }
 
-// allowNodes: attributes on primary VNICs cut nodes off from the control plane, from
-// each other and from the images they pull, unless three statements let them join.
-func (p *Plan) allowNodes(b *builder, edition Edition) {
-	for _, pool := range p.NodePools {
-		if len(pool.NodeAttributes) == 0 {
-			continue
+func (b *builder) allowNATS() {
+	if b.plan.NATS == nil {
+		return // which has been told
+	}
+	nats := b.place(b.plan.NATS, "nats")
+	if b.plan.NATS.Pool != "" {
+		b.allow("the servers of NATS find each other", nats, nats, natsRoutes)
+	}
+	if b.plan.Monitoring != nil {
+		b.allow("metrics are scraped", b.place(b.plan.Monitoring, "monitoring"), nats, monitorsPorts...)
+	}
+}
+
+func (b *builder) allowAPI(edition Edition) {
+	for i, cidr := range b.plan.Operators {
+		b.allow("operators use kubectl", byAttributes(nil, cidr, fmt.Sprintf("operators[%d]", i)), b.api(), apiServer)
+	}
+	b.allow("the API endpoint talks to the services that run the cluster", b.api(), edition.osn(), https)
+}
+
+// allowPools: an attribute on the API endpoint or on primary VNICs cuts nodes off from the
+// control plane, from each other and from the images they pull, and one on secondary VNICs
+// the Pods from the API server and from names. That goes for all pools, also for those
+// that have nothing to do with certloop.
+func (b *builder) allowPools(edition Edition) {
+	for i, pool := range b.plan.NodePools {
+		nodes, pods := b.nodes(i), b.pods(pool.Name)
+		if nodes.guarded() {
+			b.allow("nodes of "+pool.Name+" join the cluster", nodes, everybody)
+			b.allow("the control plane reaches the nodes of "+pool.Name, everybody, nodes, https)
+			b.allow("nodes of "+pool.Name+" pull images and log in", nodes, edition.osn())
 		}
-		nodes := first(pool.NodeAttributes)
-		b.allow("nodes of "+pool.Name+" join the cluster", nodes, Endpoint{All: true}, "")
-		b.allow("the control plane reaches the nodes of "+pool.Name, Endpoint{All: true}, nodes, nodesJoinProtocol)
-		b.allow("nodes of "+pool.Name+" pull images and log in", nodes, Endpoint{OSN: edition.osn()}, "")
-		if len(p.APIEndpoint.Attributes) > 0 {
-			b.allow("kubelets of "+pool.Name+" talk to the API endpoint", nodes, p.apiServer(), tcp(apiServerPort))
-			b.allow("kubelets of "+pool.Name+" talk to the API endpoint", nodes, p.apiServer(), tcp(nodeToAPIPort))
-			b.allow("the API endpoint talks to the kubelets of "+pool.Name, p.apiServer(), nodes, tcp(kubeletPort))
+		b.allow("kubelets of "+pool.Name+" talk to the API endpoint", nodes, b.api(), apiServer, nodesToAPI)
+		b.allow("the API endpoint talks to the kubelets of "+pool.Name, b.api(), nodes, kubelet)
+		b.allow("Pods of "+pool.Name+" talk to the API server", pods, b.api(), apiServer)
+		b.allow("Pods of "+pool.Name+" resolve names", pods, b.place(b.plan.DNS, "dns"), dnsPorts...)
+		if b.plan.FileStorage != "" {
+			b.allow("nodes of "+pool.Name+" mount file systems", nodes, byAttribute(b.plan.FileStorage), filePorts...)
 		}
 	}
 }
 
-func (p *Plan) allowLoadBalancer(b *builder) {
-	lb := p.LoadBalancer
-	if lb == nil || len(lb.Attributes) == 0 {
+// allowLoadBalancer: that of a Service connects to a port of the nodes and stays on the
+// node, that of a native ingress to Pods.
+func (b *builder) allowLoadBalancer() {
+	lb := b.plan.LoadBalancer
+	if lb == nil {
 		return
 	}
-	for _, cidr := range lb.Clients {
-		b.allow("events come from outside", block(cidr), first(lb.Attributes), tcp(lb.Port))
+	balancer := byAttribute(lb.Attributes[0])
+	for i, cidr := range lb.Clients {
+		b.allow("events come from outside", byAttributes(nil, cidr, fmt.Sprintf("loadBalancer.clients[%d]", i)), balancer, fmt.Sprintf("tcp/%d", lb.Port))
 	}
-	b.allow("the load balancer hands events on", first(lb.Attributes), p.functionPools()[0], tcp(lb.NodePort))
-}
-
-func (p *Plan) allowFileStorage(b *builder) {
-	if p.FileStorage == "" {
+	if lb.By == byIngress {
+		port := enrollsProxy
+		if b.plan.Profile == plain {
+			port = enrollInPlain
+		}
+		b.allow("the load balancer hands events on", balancer, b.clients(), port)
 		return
 	}
-	for _, pool := range p.NodePools {
-		if len(pool.NodeAttributes) > 0 {
-			b.allow("nodes of "+pool.Name+" mount file systems", first(pool.NodeAttributes), attribute(p.FileStorage), fileStoragePorts)
-		}
-	}
+	i := slices.IndexFunc(b.plan.NodePools, func(n NodePool) bool { return n.Name == b.plan.CAClientsPool })
+	b.allow("the load balancer hands events on", balancer, b.nodes(i), fmt.Sprintf("tcp/%d", lb.NodePort))
+	b.allow("the load balancer asks which node has enroll", balancer, b.nodes(i), fmt.Sprintf("tcp/%d", lb.HealthCheckNodePort))
 }
 
 // attributeSet are the attributes of the plan, each once, in order.
@@ -186,10 +343,10 @@ func (p *Plan) attributeSet() (all []Attribute) {
 	return all
 }
 
-// namespaces of the attributes, without ZPR's own, which exists.
+// namespaces of the attributes.
 func (p *Plan) namespaces() (all []string) {
 	for _, a := range p.attributeSet() {
-		if a.Namespace != defaultNamespace && !slices.Contains(all, a.Namespace) {
+		if !slices.Contains(all, a.Namespace) {
 			all = append(all, a.Namespace)
 		}
 	}
@@ -215,52 +372,4 @@ func (p *Plan) iam(edition Edition) []string {
 		fmt.Sprintf("Allow any-user to use %s in compartment %s where request.principal.type = 'cluster'", noun, compartment),
 		fmt.Sprintf("Allow any-user to manage %s in compartment %s where request.principal.type = 'nodepool'", noun, compartment))
 	return all
-}
-
-// runbook is the order to introduce it all in: what allows before what forbids.
-func (p *Plan) runbook() []string {
-	steps := []string{
-		"Create the namespaces of attributes and the attributes.",
-		"Create the IAM statements.",
-		"Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.",
-		fmt.Sprintf("Put the attribute %s on the VCN.", p.VCN),
-	}
-	if len(p.APIEndpoint.Attributes) > 0 {
-		steps = append(steps, fmt.Sprintf("Put %s on the API endpoint. Check kubectl from an operator's address.", strings.Join(p.APIEndpoint.Attributes, ", ")))
-	}
-	for _, pool := range p.NodePools {
-		steps = append(steps, pool.steps()...)
-	}
-	if p.LoadBalancer != nil {
-		steps = append(steps, fmt.Sprintf("Annotate the LoadBalancer Service, before it is created, with oci.oraclecloud.com/security-attributes for %s.", strings.Join(p.LoadBalancer.Attributes, ", ")))
-	}
-	if p.FileStorage != "" {
-		steps = append(steps, fmt.Sprintf("Name %s in the parameter securityAttributes of the StorageClass; block volumes have no attributes.", p.FileStorage))
-	}
-	return append(steps,
-		"Check every connection of the statements with Network Path Analyzer, and that a certificate is renewed: certloop get -A.",
-		"Only now remove the security list and NSG rules that are no longer needed. Traffic must satisfy both ZPR and those.",
-	)
-}
-
-func (n NodePool) steps() []string {
-	attributes := slices.Concat(n.NodeAttributes, n.PodAttributes)
-	switch {
-	case len(attributes) == 0:
-		return nil
-	case n.Type == selfManaged:
-		return []string{fmt.Sprintf("Replace the nodes of %s by new instances that have %s on their secondary VNICs from their creation: an instance configuration cannot name them.", n.Name, strings.Join(attributes, ", "))}
-	default:
-		return []string{
-			fmt.Sprintf("Put %s on the node pool %s: %s on secondary VNICs (Pods), %s on the primary one (nodes).", strings.Join(attributes, ", "), n.Name, orNone(n.PodAttributes), orNone(n.NodeAttributes)),
-			fmt.Sprintf("Replace the nodes of %s (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.", n.Name),
-		}
-	}
-}
-
-func orNone(attributes []string) string {
-	if len(attributes) == 0 {
-		return "nothing"
-	}
-	return strings.Join(attributes, ", ")
 }

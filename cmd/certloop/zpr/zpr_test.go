@@ -3,6 +3,7 @@ package zpr
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,7 +73,11 @@ func TestStatementsRoundTrip(t *testing.T) {
 	count := 0
 	for _, name := range scenarios(t) {
 		for _, edition := range Editions() {
-			for _, s := range plan(t, name+".yaml").statements(edition) {
+			statements, lacks := plan(t, name+".yaml").statements(edition)
+			if len(lacks) > 0 {
+				t.Errorf("%s lacks %v", name, lacks)
+			}
+			for _, s := range statements {
 				got, err := ParseStatement(s.String())
 				if err != nil || got.String() != s.String() {
 					t.Errorf("%s: read again as %s, %v", s, got, err)
@@ -135,37 +140,183 @@ func TestAttributeQuoting(t *testing.T) {
 
 // What ZPR, OKE or common sense refuses, each with the reason.
 func TestCheckRefuses(t *testing.T) {
-	six := slices.Repeat([]string{"certloop.pool:ca-clients"}, 6)
+	six := []string{"c.a:1", "c.b:1", "c.c:1", "c.d:1", "c.e:1", "c.f:1"}
+	balancer := func(p *Plan) *LoadBalancer {
+		p.NodePools[0].NodeCIDR = "10.0.10.0/24"
+		p.LoadBalancer = &LoadBalancer{Attributes: []string{"certloop.lb:events"}, Clients: []string{"198.51.100.0/24"}, Port: 443, NodePort: 30081, HealthCheckNodePort: 30082}
+		return p.LoadBalancer
+	}
 	for name, tt := range map[string]struct {
 		spoil func(*Plan)
 		says  string
 	}{
-		"an old cluster":            {func(p *Plan) { p.KubernetesVersion = "v1.31.4" }, "v1.31.4 is older than 1.32"},
-		"no version":                {func(p *Plan) { p.KubernetesVersion = "" }, "kubernetesVersion: "},
-		"flannel":                   {func(p *Plan) { p.PodNetwork = "flannel" }, "flannel hides Pods behind their node"},
-		"a public endpoint":         {func(p *Plan) { p.EndpointNetwork = "public" }, "the API endpoint must be VCN-native"},
-		"virtual nodes":             {func(p *Plan) { p.NodePools[1].Type = "virtual" }, "nodePools[1]: general is virtual"},
-		"an unknown kind of nodes":  {func(p *Plan) { p.NodePools[1].Type = "spot" }, "nodePools[1].type: spot"},
-		"six attributes":            {func(p *Plan) { p.NodePools[0].PodAttributes = six }, "6 attributes, at most 5"},
-		"a space in a key":          {func(p *Plan) { p.VCN = "certloop.net work:prod" }, `key "net work" may hold letters`},
-		"a period in a key":         {func(p *Plan) { p.VCN = "certloop.net.work:prod" }, `key "net.work" may hold letters`},
-		"no value":                  {func(p *Plan) { p.VCN = "certloop.network:" }, "the value must have 1 to 255"},
-		"an undefined attribute":    {func(p *Plan) { p.Attributes = []string{"certloop.network:prod"} }, "certloop.pool:ca-clients is not among the plan's attributes"},
-		"an attribute cut off":      {func(p *Plan) { p.NodePools[1].PodAttributes = []string{"certloop.pool:general"} }, "no statement allows anything to or from certloop.pool:general"},
-		"no CA":                     {func(p *Plan) { p.CAs = nil }, "cas: name at least one"},
-		"a CA twice located":        {func(p *Plan) { p.CAs[0].Attribute = "a.b:c" }, "cas[0]: set attribute when operator-ca is in the same VCN, cidr otherwise"},
-		"a CA's port":               {func(p *Plan) { p.CAs[0].Port = 0 }, "cas[0].port: 0 is not within"},
-		"a CA's address":            {func(p *Plan) { p.CAs[0].CIDR = "192.0.2.16" }, "cas[0].cidr: "},
-		"no API endpoint":           {func(p *Plan) { p.APIEndpoint.CIDR = "" }, "apiEndpoint: set attributes or cidr"},
-		"no pool for the functions": {func(p *Plan) { p.CAClientsPool = "general" }, `caClientsPool: "general" is no node pool of the plan with podAttributes`},
-		"a missing pool for NATS":   {func(p *Plan) { p.NATSPool = "nats" }, `natsPool: "nats" is no node pool`},
-		"an open load balancer":     {func(p *Plan) { p.LoadBalancer = &LoadBalancer{Port: 443, NodePort: 8443} }, "loadBalancer.clients: name the blocks"},
-		"nobody to use attributes":  {func(p *Plan) { p.IAM.Group = "" }, "iam: set group and compartment"},
+		"an old cluster":               {func(p *Plan) { p.KubernetesVersion = "v1.31.4" }, "v1.31.4 is older than 1.32"},
+		"no version":                   {func(p *Plan) { p.KubernetesVersion = "" }, "kubernetesVersion: "},
+		"flannel":                      {func(p *Plan) { p.PodNetwork = "flannel" }, "flannel hides Pods behind their node"},
+		"a public endpoint":            {func(p *Plan) { p.EndpointNetwork = "public" }, "the API endpoint must be VCN-native"},
+		"virtual nodes":                {func(p *Plan) { p.NodePools[1].Type = "virtual" }, "nodePools[1]: general is virtual"},
+		"an unknown kind of nodes":     {func(p *Plan) { p.NodePools[1].Type = "spot" }, "nodePools[1].type: spot"},
+		"a pool twice":                 {func(p *Plan) { p.NodePools[1].Name = "ca-clients" }, "nodePools[1].name: \"ca-clients\""},
+		"six attributes":               {func(p *Plan) { p.NodePools[0].PodAttributes = six }, "6 attributes, at most 5"},
+		"two values of an attribute":   {func(p *Plan) { p.NodePools[0].PodAttributes = []string{"a.b:1", "a.b:2"} }, "a.b is there twice"},
+		"a space in a key":             {func(p *Plan) { p.VCN = "certloop.net work:prod" }, `key "net work" may hold letters`},
+		"a period in a key":            {func(p *Plan) { p.VCN = "certloop.net.work:prod" }, `key "net.work" may hold letters`},
+		"no value":                     {func(p *Plan) { p.VCN = "certloop.network:" }, "the value must have 1 to 255"},
+		"an undefined attribute":       {func(p *Plan) { p.Attributes = []string{"certloop.network:prod"} }, "certloop.pool:ca-clients is not among the plan's attributes"},
+		"primary VNICs, self-managed":  {func(p *Plan) { p.NodePools[0].Type, p.NodePools[0].NodeAttributes = "self-managed", []string{"a.b:c"} }, "nodePools[0].nodeAttributes: ca-clients is self-managed"},
+		"the fence around all":         {func(p *Plan) { p.NodePools[1].PodAttributes = p.NodePools[0].PodAttributes }, "nodePools[1].podAttributes: general bears certloop.pool:ca-clients, by which ca-clients may talk to the CAs, and so could every Pod of general"},
+		"no CA":                        {func(p *Plan) { p.CAs = nil }, "cas: name at least one"},
+		"a CA twice located":           {func(p *Plan) { p.CAs[0].Attribute = "a.b:c" }, "cas[0]: set attribute when operator-ca is in the same VCN, cidr otherwise"},
+		"a CA's port":                  {func(p *Plan) { p.CAs[0].Port = 0 }, "cas[0].port: 0 is not within"},
+		"a CA's address":               {func(p *Plan) { p.CAs[0].CIDR = "192.0.2.16" }, "cas[0].cidr: "},
+		"a CA anywhere":                {func(p *Plan) { p.CAs[0].CIDR = "0.0.0.0/0" }, "cas[0].cidr: 0.0.0.0/0 is every address"},
+		"no API endpoint":              {func(p *Plan) { p.APIEndpoint.CIDR = "" }, "apiEndpoint: set attributes or cidr"},
+		"no pool for the functions":    {func(p *Plan) { p.CAClientsPool = "general" }, `caClientsPool: "general" is no node pool of the plan with podAttributes`},
+		"a missing pool for functions": {func(p *Plan) { p.FunctionsPool = "f" }, `functionsPool: "f" is no node pool`},
+		"plain on two pools":           {func(p *Plan) { p.Profile, p.Knative = "plain", nil }, "functionsPool: with profile plain all functions run in one Pod"},
+		"a missing pool for NATS":      {func(p *Plan) { p.NATS.Pool = "nats" }, `nats.pool: "nats" is no node pool`},
+		"NATS in two places":           {func(p *Plan) { p.NATS.CIDR = "10.0.0.1/32" }, "nats: set one of pool, attribute and cidr"},
+		"NATS nowhere":                 {func(p *Plan) { p.NATS = nil }, "nats: is missing, and ZPR would cut this off: the functions take and give work"},
+		"NATS, not where":              {func(p *Plan) { p.NATS = &Place{} }, "nats: set one of pool, attribute and cidr"},
+		"no DNS":                       {func(p *Plan) { p.DNS = nil }, "dns: is missing, and ZPR would cut this off: the functions resolve names"},
+		"no Knative":                   {func(p *Plan) { p.Knative = nil }, "knative.serving: is missing, and ZPR would cut this off: the activator hands requests on"},
+		"Knative in plain":             {func(p *Plan) { p.Profile, p.FunctionsPool = "plain", "" }, "knative: profile plain runs without Knative"},
+		"an unknown profile":           {func(p *Plan) { p.Profile = "openshift" }, "profile: openshift is not one of"},
+		"Pods without address":         {func(p *Plan) { p.NodePools[1].PodCIDR = "" }, "nodePools[1].podCIDR: is missing, and ZPR would cut this off: the functions resolve names"},
+		"kubectl cut off":              {func(p *Plan) { p.APIEndpoint = APIServer{Attributes: []string{"a.b:c"}} }, "operators: name the blocks of addresses that kubectl is used from"},
+		"nodes cut off": {func(p *Plan) {
+			p.APIEndpoint, p.Operators = APIServer{Attributes: []string{"a.b:c"}}, []string{"203.0.113.0/28"}
+		}, "nodePools[1].nodeCIDR: is missing, and ZPR would cut this off: kubelets of general talk to the API endpoint"},
+		"a load balancer for all":    {func(p *Plan) { balancer(p).Clients = nil }, "loadBalancer.clients: name the blocks"},
+		"a load balancer unguarded":  {func(p *Plan) { balancer(p).Attributes = nil }, "loadBalancer.attributes: name at least one"},
+		"a load balancer's check":    {func(p *Plan) { balancer(p).HealthCheckNodePort = 0 }, "loadBalancer.healthCheckNodePort: 0 is not within"},
+		"a load balancer to nowhere": {func(p *Plan) { balancer(p); p.NodePools[0].NodeCIDR = "" }, "nodePools[0].nodeCIDR: is missing, and ZPR would cut this off: the load balancer hands events on"},
+		"another load balancer":      {func(p *Plan) { balancer(p).By = "nginx" }, "loadBalancer.by: nginx is neither"},
+		"files for nobody":           {func(p *Plan) { p.FileStorage = "a.b:c" }, "nodePools[0].nodeCIDR: is missing, and ZPR would cut this off: nodes of ca-clients mount file systems"},
+		"nobody to use attributes":   {func(p *Plan) { p.IAM.Group = "" }, "iam: set group and compartment"},
 	} {
 		p := plan(t, "testdata/ca-by-address.yaml")
 		tt.spoil(p)
 		if err := p.Check(); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, want %q", name, err, tt.says)
+		}
+	}
+}
+
+// A resource is cut off although there is a statement about one whose attribute begins alike.
+func TestAttributesAreComparedWhole(t *testing.T) {
+	statement, err := ParseStatement("in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '192.0.2.16/28' with protocol='tcp/829'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for attribute, want := range map[string]int{
+		"certloop.pool:ca": 1, "certloop.pool:ca-clients-2": 1, "certloop.network:prod": 1, "oracle-zpr.pool:ca-clients": 1,
+		"certloop.pool:ca-clients": 0, "'certloop.pool:ca-clients'": 0,
+	} {
+		var found problems
+		found.cutOff([]use{{"there", []string{attribute}}}, []reasoned{{statement, "a test"}})
+		if len(found) != want {
+			t.Errorf("%s: %v, want %d problems", attribute, found, want)
+		}
+	}
+}
+
+// What a Pod of certloop needs is allowed, from or to each pool that bears attributes. The
+// ports are those of the chart's NetworkPolicies.
+func TestPodsAreNotCutOff(t *testing.T) {
+	const clients, general = "certloop.pool:ca-clients endpoints", "'10.0.32.0/20'"
+	statements := map[string]bool{}
+	all, lacks := plan(t, "testdata/ca-by-address.yaml").statements(EditionCurrent)
+	for _, s := range all {
+		statements[fmt.Sprintf("%s > %s %s", s.From, s.To, s.Protocol)] = true
+	}
+	for _, want := range []string{
+		clients + " > '192.0.2.16/28' tcp/829", clients + " > '10.0.0.8/30' tcp/6443",
+		clients + " > " + general + " udp/53", clients + " > " + general + " tcp/53", clients + " > " + general + " tcp/4222",
+		general + " > " + clients + " tcp/8012-8013", general + " > " + clients + " tcp/8112", general + " > " + clients + " tcp/8012", general + " > " + clients + " tcp/9090",
+	} {
+		if !statements[want] {
+			t.Errorf("nothing allows %s", want)
+		}
+		delete(statements, want)
+	}
+	if len(statements)+len(lacks) > 0 {
+		t.Errorf("more is allowed than is needed: %v; %v", statements, lacks)
+	}
+}
+
+// dispatch, and the adapters of sources, where they bear attributes and the others do not.
+func TestSendersAreNotCutOff(t *testing.T) {
+	p := plan(t, "testdata/ca-by-address.yaml")
+	p.FunctionsPool = ""
+	p.Knative.Sources = &Place{Pool: "ca-clients"}
+	all, _ := p.statements(EditionCurrent)
+	for why, protocols := range map[string][]string{
+		"dispatch wakes functions":                                {"tcp/8081", "tcp/8444"},
+		"the adapters of ApiServerSources send to the Broker":     {"tcp/8080", "tcp/8443"},
+		"the adapters of ApiServerSources watch":                  {"tcp/6443"},
+		"the adapters of ApiServerSources resolve names":          {"udp/53", "tcp/53"},
+		"the functions take and give work":                        {"tcp/4222"},
+		"the functions read and write Secrets and configurations": {"tcp/6443"},
+	} {
+		var got []string
+		for _, s := range all {
+			if strings.Contains(s.Why, why) && s.From.bears([]string{"certloop.pool:ca-clients"}) {
+				got = append(got, s.Protocol)
+			}
+		}
+		if !slices.Equal(got, protocols) {
+			t.Errorf("%s: %v, want %v", why, got, protocols)
+		}
+	}
+}
+
+// A tenancy in which ZPR is not enabled refuses all of it, and a policy what does not exist yet.
+func TestTerraformIsInOrder(t *testing.T) {
+	for _, name := range scenarios(t) {
+		var out bytes.Buffer
+		if err := Generate(&out, plan(t, name+".yaml"), FormatTerraform, EditionCurrent); err != nil {
+			t.Fatal(err)
+		}
+		text := out.String()
+		_, policy, _ := strings.Cut(text, `resource "oci_zpr_zpr_policy"`)
+		_, after, _ := strings.Cut(policy, "depends_on = [")
+		after, _, _ = strings.Cut(after, "]")
+		attributes := 0
+		for line := range strings.Lines(text) {
+			if rest, ok := strings.CutPrefix(line, `resource "`+attributeResource+`" "`); ok {
+				name, _, _ := strings.Cut(rest, `"`)
+				attributes++
+				if !strings.Contains(after, attributeResource+"."+name+",") {
+					t.Errorf("the policy does not wait for the attribute %s: %s", name, after)
+				}
+			}
+		}
+		if attributes < 2 || !strings.Contains(after, "oci_zpr_configuration.tenancy,") || !strings.Contains(text, `resource "oci_zpr_configuration" "tenancy"`) {
+			t.Errorf("%s: %d attributes; the policy waits for %s", name, attributes, after)
+		}
+		if first, _, _ := strings.Cut(text[strings.Index(text, "# 1. "):], "\n"); !strings.Contains(first, "Enable ZPR in the tenancy") {
+			t.Errorf("%s begins with %s", name, first)
+		}
+	}
+}
+
+// The annotations are those that the chart writes for the same attributes.
+func TestAnnotation(t *testing.T) {
+	const want = `{"certloop":{"lb":{"mode":"enforce","value":"events"},"stage":{"mode":"enforce","value":"pre prod"}},"oracle-zpr":{"a":{"mode":"enforce","value":"1"}}}`
+	if got := annotation([]string{"certloop.lb:events", "'certloop.stage:pre prod'", "a:1"}); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestReport(t *testing.T) {
+	for format, want := range map[string]string{
+		FormatJSON: "{\n  \"valid\": false,\n  \"problems\": [\n    {\n      \"field\": \"cas\",\n      \"reason\": \"a < b\"\n    }\n  ]\n}\n",
+		FormatYAML: "problems:\n- field: cas\n  reason: a < b\nvalid: false\n",
+	} {
+		var out strings.Builder
+		if err := Report(&out, format, []Problem{{"cas", "a < b"}}); err != nil || out.String() != want {
+			t.Errorf("%s: %q, %v", format, out.String(), err)
 		}
 	}
 }

@@ -1,12 +1,29 @@
 # Words of Oracle's documentation, edition 2026.
+# For the provider oracle/oci 6.12 or later, in the tenancy's home region.
 variable "tenancy_ocid" {
   type = string
+}
+
+variable "zpr_is_enabled" {
+  description = "Whether ZPR has been enabled in the tenancy before."
+  type        = bool
+  default     = false
+}
+
+resource "oci_zpr_configuration" "tenancy" {
+  count          = var.zpr_is_enabled ? 0 : 1
+  compartment_id = var.tenancy_ocid
+  zpr_status     = "ENABLED"
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "oci_security_attribute_security_attribute_namespace" "certloop" {
   compartment_id = var.tenancy_ocid
   name           = "certloop"
   description    = "certloop"
+  depends_on     = [oci_zpr_configuration.tenancy]
 }
 
 resource "oci_security_attribute_security_attribute" "certloop_network" {
@@ -30,6 +47,10 @@ resource "oci_identity_policy" "certloop" {
     "Allow any-user to use security-attribute-namespace in compartment network where request.principal.type = 'cluster'",
     "Allow any-user to manage security-attribute-namespace in compartment network where request.principal.type = 'nodepool'",
   ]
+  depends_on = [
+    oci_zpr_configuration.tenancy,
+    oci_security_attribute_security_attribute_namespace.certloop,
+  ]
 }
 
 resource "oci_zpr_zpr_policy" "certloop" {
@@ -39,15 +60,28 @@ resource "oci_zpr_zpr_policy" "certloop" {
   statements = [
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '192.0.2.16/28' with protocol='tcp/829'",
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.0.8/30' with protocol='tcp/6443'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.32.0/20' with protocol='udp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.32.0/20' with protocol='tcp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.32.0/20' with protocol='tcp/4222'",
+    "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012-8013'",
+    "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8112'",
+    "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012'",
+    "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/9090'",
+  ]
+  depends_on = [
+    oci_zpr_configuration.tenancy,
+    oci_security_attribute_security_attribute.certloop_network,
+    oci_security_attribute_security_attribute.certloop_pool,
   ]
 }
 
-# What Terraform cannot do in the right order:
-# 1. Create the namespaces of attributes and the attributes.
-# 2. Create the IAM statements.
-# 3. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
-# 4. Put the attribute certloop.network:prod on the VCN.
-# 5. Put certloop.pool:ca-clients on the node pool ca-clients: certloop.pool:ca-clients on secondary VNICs (Pods), nothing on the primary one (nodes).
-# 6. Replace the nodes of ca-clients (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
-# 7. Check every connection of the statements with Network Path Analyzer, and that a certificate is renewed: certloop get -A.
-# 8. Only now remove the security list and NSG rules that are no longer needed. Traffic must satisfy both ZPR and those.
+# The whole order. Terraform does what comes before the VCN; attach nothing before it is done:
+# 1. Enable ZPR in the tenancy, in its home region, unless that has been done. It cuts nothing off.
+# 2. Create the namespaces of attributes and the attributes.
+# 3. Create the IAM statements.
+# 4. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
+# 5. Put the attribute certloop.network:prod on the VCN.
+# 6. Put attributes on the node pool ca-clients: certloop.pool:ca-clients on secondary VNICs (Pods), all of them alike, and nothing on the primary one (nodes).
+# 7. Replace the nodes of ca-clients (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
+# 8. Check every connection of the statements with Network Path Analyzer, and that a certificate is renewed: certloop get -A.
+# 9. Only now remove the security list and NSG rules that are no longer needed. Traffic must satisfy both ZPR and those.

@@ -1,12 +1,29 @@
 # Words of Oracle's documentation, edition 2026.
+# For the provider oracle/oci 6.12 or later, in the tenancy's home region.
 variable "tenancy_ocid" {
   type = string
+}
+
+variable "zpr_is_enabled" {
+  description = "Whether ZPR has been enabled in the tenancy before."
+  type        = bool
+  default     = false
+}
+
+resource "oci_zpr_configuration" "tenancy" {
+  count          = var.zpr_is_enabled ? 0 : 1
+  compartment_id = var.tenancy_ocid
+  zpr_status     = "ENABLED"
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "oci_security_attribute_security_attribute_namespace" "certloop" {
   compartment_id = var.tenancy_ocid
   name           = "certloop"
   description    = "certloop"
+  depends_on     = [oci_zpr_configuration.tenancy]
 }
 
 resource "oci_security_attribute_security_attribute" "certloop_endpoint" {
@@ -42,6 +59,10 @@ resource "oci_identity_policy" "certloop" {
     "Allow any-user to use security-attribute-namespace in compartment prod where request.principal.type = 'cluster'",
     "Allow any-user to manage security-attribute-namespace in compartment prod where request.principal.type = 'nodepool'",
   ]
+  depends_on = [
+    oci_zpr_configuration.tenancy,
+    oci_security_attribute_security_attribute_namespace.certloop,
+  ]
 }
 
 resource "oci_zpr_zpr_policy" "certloop" {
@@ -51,22 +72,62 @@ resource "oci_zpr_zpr_policy" "certloop" {
   statements = [
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '192.0.2.16/28' with protocol='tcp/829'",
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/6443'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to certloop.pool:general endpoints with protocol='udp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to certloop.pool:general endpoints with protocol='tcp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to certloop.pool:general endpoints with protocol='tcp/4222'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/6443'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='udp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/53'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/4222'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012-8013'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8112'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:ca-clients endpoints with protocol='tcp/9090'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8012-8013'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8112'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8012'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/9090'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8081'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8444'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8080'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8443'",
+    "in certloop.network:prod VCN allow certloop.endpoint:api endpoints to connect to certloop.pool:general endpoints with protocol='tcp/8443'",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints",
+    "in certloop.network:prod VCN allow certloop.pool:general endpoints to connect to certloop.pool:general endpoints with protocol='tcp/6222'",
+    "in certloop.network:prod VCN allow '203.0.113.0/28' to connect to certloop.endpoint:api endpoints with protocol='tcp/6443'",
+    "in certloop.network:prod VCN allow certloop.endpoint:api endpoints to connect to osn-services-ip-addresses with protocol='tcp/443'",
     "in certloop.network:prod VCN allow certloop.nodes:ca-clients endpoints to connect to all-endpoints",
     "in certloop.network:prod VCN allow all-endpoints to connect to certloop.nodes:ca-clients endpoints with protocol='tcp/443'",
     "in certloop.network:prod VCN allow certloop.nodes:ca-clients endpoints to connect to osn-services-ip-addresses",
     "in certloop.network:prod VCN allow certloop.nodes:ca-clients endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/6443'",
     "in certloop.network:prod VCN allow certloop.nodes:ca-clients endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/12250'",
     "in certloop.network:prod VCN allow certloop.endpoint:api endpoints to connect to certloop.nodes:ca-clients endpoints with protocol='tcp/10250'",
+    "in certloop.network:prod VCN allow certloop.nodes:general endpoints to connect to all-endpoints",
+    "in certloop.network:prod VCN allow all-endpoints to connect to certloop.nodes:general endpoints with protocol='tcp/443'",
+    "in certloop.network:prod VCN allow certloop.nodes:general endpoints to connect to osn-services-ip-addresses",
+    "in certloop.network:prod VCN allow certloop.nodes:general endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/6443'",
+    "in certloop.network:prod VCN allow certloop.nodes:general endpoints to connect to certloop.endpoint:api endpoints with protocol='tcp/12250'",
+    "in certloop.network:prod VCN allow certloop.endpoint:api endpoints to connect to certloop.nodes:general endpoints with protocol='tcp/10250'",
+  ]
+  depends_on = [
+    oci_zpr_configuration.tenancy,
+    oci_security_attribute_security_attribute.certloop_endpoint,
+    oci_security_attribute_security_attribute.certloop_network,
+    oci_security_attribute_security_attribute.certloop_nodes,
+    oci_security_attribute_security_attribute.certloop_pool,
   ]
 }
 
-# What Terraform cannot do in the right order:
-# 1. Create the namespaces of attributes and the attributes.
-# 2. Create the IAM statements.
-# 3. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
-# 4. Put the attribute certloop.network:prod on the VCN.
-# 5. Put certloop.endpoint:api on the API endpoint. Check kubectl from an operator's address.
-# 6. Put certloop.nodes:ca-clients, certloop.pool:ca-clients on the node pool ca-clients: certloop.pool:ca-clients on secondary VNICs (Pods), certloop.nodes:ca-clients on the primary one (nodes).
-# 7. Replace the nodes of ca-clients (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
-# 8. Check every connection of the statements with Network Path Analyzer, and that a certificate is renewed: certloop get -A.
-# 9. Only now remove the security list and NSG rules that are no longer needed. Traffic must satisfy both ZPR and those.
+# The whole order. Terraform does what comes before the VCN; attach nothing before it is done:
+# 1. Enable ZPR in the tenancy, in its home region, unless that has been done. It cuts nothing off.
+# 2. Create the namespaces of attributes and the attributes.
+# 3. Create the IAM statements.
+# 4. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
+# 5. Put the attribute certloop.network:prod on the VCN.
+# 6. Put certloop.endpoint:api on the API endpoint. Check kubectl from an operator's address, and that all nodes stay Ready.
+# 7. Put attributes on the node pool ca-clients: certloop.pool:ca-clients on secondary VNICs (Pods), all of them alike, and certloop.nodes:ca-clients on the primary one (nodes).
+# 8. Replace the nodes of ca-clients (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
+# 9. Put attributes on the node pool general: certloop.pool:general on secondary VNICs (Pods), all of them alike, and certloop.nodes:general on the primary one (nodes).
+# 10. Replace the nodes of general (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
+# 11. Check every connection of the statements with Network Path Analyzer, and that a certificate is renewed: certloop get -A.
+# 12. Only now remove the security list and NSG rules that are no longer needed. Traffic must satisfy both ZPR and those.
