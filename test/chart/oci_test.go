@@ -15,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"knative.dev/pkg/apis"
 	servingconfig "knative.dev/serving/pkg/apis/config"
+	"sigs.k8s.io/yaml"
 
 	"github.com/certloop/certloop/cmd/certloop/netpol"
+	"github.com/certloop/certloop/cmd/certloop/zpr"
 )
 
 // apart gives those who talk to CAs a node pool of their own.
@@ -271,5 +273,71 @@ func TestKubernetesAcceptsIngest(t *testing.T) {
 	i := newInstaller(t)
 	for by, overlay := range ways {
 		t.Run(by, func(t *testing.T) { i.install(t, arrangement{"knative-direct", "dedicated"}, overlay) })
+	}
+}
+
+// The commands of docs/zpr.md render, and the values that it names exist.
+func TestZPRDocument(t *testing.T) {
+	document := string(read(t, root+"/docs/zpr.md"))
+	tried := 0
+	for line := range strings.Lines(document) {
+		if command, ok := strings.CutPrefix(line, "$ helm upgrade "); ok {
+			shown(t, strings.Fields(command))
+			tried++
+		}
+	}
+	var defaults map[string]any
+	if err := yaml.Unmarshal(read(t, chartDir+"/values.yaml"), &defaults); err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, m := range valueName.FindAllStringSubmatch(document, -1) {
+		path := strings.Split(m[1], ".")
+		if _, ours := defaults[path[0]]; !ours || path[0] == "knative" {
+			continue
+		}
+		named++
+		if _, ok, err := unstructured.NestedFieldNoCopy(defaults, path...); err != nil || !ok {
+			t.Errorf("docs/zpr.md names %s, which is no value", m[1])
+		}
+	}
+	if tried < 3 || named < 10 {
+		t.Errorf("%d commands and %d values were found, want more", tried, named)
+	}
+}
+
+// A plan and the chart's defaults go together: what `certloop zpr` says that a load balancer
+// bears and connects to is what is rendered.
+func TestPlansAreOfThisChart(t *testing.T) {
+	for by, scenario := range map[string]string{"LoadBalancer": "load-balancer", "NativeIngress": "native-ingress"} {
+		plan, err := zpr.ParsePlan(read(t, root+"/cmd/certloop/zpr/testdata/"+scenario+".yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		attributes, err := json.Marshal(plan.LoadBalancer.Attributes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := (arrangement{plan.Profile, "dedicated"}).objects(t, ways[by], fmt.Sprintf("oci: {ingest: {securityAttributes: %s}}", attributes))
+		bearer, service := coreService(t, all), decode[corev1.Service](t, coreService(t, all).Object)
+		if by == "NativeIngress" {
+			bearer = of(all, "IngressClass")[0]
+		}
+		var out strings.Builder
+		if err := zpr.Generate(&out, plan, zpr.FormatText, zpr.EditionCurrent); err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for name, value := range bearer.GetAnnotations() {
+			if strings.HasSuffix(name, "/security-attributes") && strings.Contains(out.String(), name+": "+value+".") {
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: the plan does not name the annotations %v:\n%s", by, bearer.GetAnnotations(), out.String())
+		}
+		if got := service.Spec.Ports[0].NodePort; got != int32(plan.LoadBalancer.NodePort) || service.Spec.HealthCheckNodePort != int32(plan.LoadBalancer.HealthCheckNodePort) {
+			t.Errorf("%s: node ports %d and %d, want those of the plan", by, got, service.Spec.HealthCheckNodePort)
+		}
 	}
 }
