@@ -3,6 +3,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestTick(t *testing.T) {
 			functiontest.WantCause(t, done[0], ping)
 			got := rig.Data[model.ScanFact](t, done[0])
 			got.Seconds = 0
-			if want := (model.ScanFact{Looked: 5, Expiring: 1, Expired: 1, Pending: 1}); got != want {
+			if want := (model.ScanFact{Looked: 5, Expiring: 1, Expired: 1, Pending: 1}); !reflect.DeepEqual(got, want) {
 				t.Errorf("scan.completed says %+v, want %+v", got, want)
 			}
 
