@@ -239,7 +239,11 @@ func (o *netpolOptions) manifests(stdin io.Reader) (*netpol.Cluster, error) {
 		defer func() { _ = f.Close() }()
 		all = append(all, f, strings.NewReader("\n---\n"))
 	}
-	return netpol.Parse(strings.Join(o.files, ","), io.MultiReader(all...), o.namespace)
+	c, err := netpol.Parse(strings.Join(o.files, ","), io.MultiReader(all...), o.namespace)
+	if err == nil && len(c.Namespaces) == 0 {
+		err = fmt.Errorf("-f %s: no namespace, no workload and no NetworkPolicy is in it: what was to write it may have failed", c.Name)
+	}
+	return c, err
 }
 
 // contextsOf are the contexts of a kubeconfig to judge; "" is the current one.

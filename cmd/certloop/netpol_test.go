@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +34,8 @@ func TestNetpolAudit(t *testing.T) {
 		{"-f netpol_oci.sh", exitUsage, "document 1"},
 		{"-f netpol/testdata/all.yaml --values netpol_oci.sh", exitUsage, "--values netpol_oci.sh: "},
 		{"-f netpol/testdata/all.yaml --values absent.yaml", exitUsage, "no such file"},
+		{"-f ../../deploy/knative/kustomization.yaml", exitUsage, "no workload and no NetworkPolicy"},
+		{"-f " + os.DevNull, exitUsage, "no workload and no NetworkPolicy"},
 		{"-f - --values -", exitUsage, "give one of them a file"},
 		{"-f netpol/testdata/all.yaml --context c", exitUsage, "give one of the two"},
 		{"--all-contexts --context c", exitUsage, "--all-contexts goes without --context"},
@@ -139,36 +143,42 @@ func TestNetpolAuditExamples(t *testing.T) {
 	}
 	t.Setenv("KUBECONFIG", "kubeconfig")
 	_, help, _ := run(t, "netpol", "audit", "--help")
-	tried := 0
-	for line := range strings.Lines(string(document) + help) {
-		line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
-		line, _, _ = strings.Cut(line, " > ")
-		source, command, piped := strings.Cut(line, " | certloop ")
-		if !piped {
-			source, command = "", strings.TrimPrefix(line, "certloop ")
-		}
-		if !strings.HasPrefix(command, "netpol audit") || !strings.HasPrefix(line, "certloop ") && !strings.HasPrefix(line, "helm ") || strings.Contains(command, "[flags]") {
-			continue
-		}
-		tried++
-		stdin := string(manifests)
-		if strings.HasPrefix(source, "helm get values") {
+	examples := auditExamples(string(document) + help)
+	if len(examples) != 9 {
+		t.Errorf("%d examples were found, want all 9", len(examples))
+	}
+	for _, e := range examples {
+		stdin, want := string(manifests), exitDone
+		if strings.HasPrefix(e.source, "helm get values") {
 			stdin = string(values)
 		}
-		want := exitDone
-		if !strings.Contains(command, "-f ") && !strings.Contains(command, "--oci-script") {
+		if !slices.Contains(e.args, "-f") && !slices.Contains(e.args, "--oci-script") {
 			want = exitFindings // the cluster's shop has no policy
 		}
 		var out, errs strings.Builder
-		c := newCommandLine(strings.Fields(command), &out, &errs)
+		c := newCommandLine(e.args, &out, &errs)
 		c.root.SetIn(strings.NewReader(stdin))
 		if code := c.execute(t.Context()); code != want {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", line, code, want, out.String(), errs.String())
+			t.Errorf("%v: exit code %d, want %d\n%s%s", e, code, want, out.String(), errs.String())
 		}
 	}
-	if tried != 9 {
-		t.Errorf("%d examples were tried, want all 9", tried)
+}
+
+// auditExample is a command, and what pipes into it.
+type auditExample struct {
+	source string
+	args   []string
+}
+
+var auditCommand = regexp.MustCompile(`(?m)^ *(helm .*\| )?certloop (netpol audit\b[^>#\n]*)`)
+
+func auditExamples(text string) (all []auditExample) {
+	for _, m := range auditCommand.FindAllStringSubmatch(text, -1) {
+		if !strings.Contains(m[2], "[flags]") {
+			all = append(all, auditExample{m[1], strings.Fields(m[2])})
+		}
 	}
+	return all
 }
 
 // What can be read is judged, and that something could not be is not mistaken for findings.
@@ -220,6 +230,33 @@ func TestNetpolOCIScript(t *testing.T) {
 	for _, step := range []string{"oci iam compartment list", "oci ce cluster list", "create-kubeconfig", `for compartment in "$tenancy"`, "certloop netpol audit --kubeconfig"} {
 		if !strings.Contains(stdout, step) {
 			t.Errorf("%s is missing from it", step)
+		}
+	}
+}
+
+// It ends with the worst that any cluster ends with: not judged is worse than findings.
+func TestNetpolOCIScriptEnds(t *testing.T) {
+	_, script, _ := run(t, "netpol", "audit", "--oci-script")
+	dir := t.TempDir()
+	for name, stub := range map[string]string{
+		"oci":      `[ "$OCI_FAILS" = 1 ] && [ "$3" = create-kubeconfig ] && exit 1; exit 0`,
+		"jq":       `case "$2" in *name*) printf '%s one\n%s two\n' $CODES ;; esac`,
+		"certloop": `exit "${4##*/}"`, // the cluster's id is the exit code
+	} {
+		writeFile(t, filepath.Join(dir, name), "#!/bin/sh\n"+stub+"\n")
+		if err := os.Chmod(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		codes, fails string
+		want         int
+	}{{"0 0", "", exitDone}, {"1 0", "", exitFindings}, {"3 1", "", exitUnjudged}, {"1 3", "", exitUnjudged}, {"0 0", "1", exitUnjudged}} {
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
+		cmd.Env = append(os.Environ(), "PATH="+dir+string(filepath.ListSeparator)+os.Getenv("PATH"), "OCI_TENANCY=t", "CODES="+tt.codes, "OCI_FAILS="+tt.fails)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != tt.want {
+			t.Errorf("%v: exit code %d, want %d\n%s", tt, code, tt.want, out)
 		}
 	}
 }

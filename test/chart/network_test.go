@@ -284,6 +284,9 @@ func TestAudit(t *testing.T) {
 				t.Errorf("%d Pods were judged, want %d", report.Pods, len(c.Pods))
 			}
 			policies := c.Policies
+			if len(policies) < 4 {
+				t.Errorf("%d policies, want more", len(policies))
+			}
 			for i, p := range policies {
 				c.Policies = slices.Delete(slices.Clone(policies), i, i+1)
 				if len(netpol.Audit(c, netpol.DefaultExclusions(), n).Findings) == 0 {
