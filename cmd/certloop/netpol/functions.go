@@ -67,7 +67,7 @@ type subject struct {
 // other, and only Knative's Services have Knative's proxy.
 func (s *subject) embedded() {
 	if _, remote := s.pod.Env["NATS_URL"]; !remote && component(s.pod) == componentAll && s.pod.Env != nil {
-		s.role.out = slices.DeleteFunc(s.role.out, func(e edge) bool { return e.name == "NATS" })
+		s.role.out = slices.DeleteFunc(slices.Clone(s.role.out), func(e edge) bool { return e.name == "NATS" })
 	}
 	if s.pod.Labels[serviceLabel] == "" {
 		s.role.in = nil
@@ -189,10 +189,11 @@ func (a *audit) nats() {
 	server := a.cluster.podOf(a.neighbours.NATS.pods()[0])
 	s := &subject{audit: a, pod: server, name: "NATS", object: "Namespace/" + ns, role: a.neighbours.server(), tolerant: true}
 	s.judge()
-	s.isReachedBy("any Pod of the cluster", &Pod{Namespace: strangers}, 4222, 6222, 8222)
+	ports := tcp(a.neighbours.NATS.Port, 6222, 8222)
+	s.isReachedBy("any Pod of the cluster", &Pod{Namespace: strangers}, ports)
 	if homes := a.homes(); !slices.Contains(homes, ns) {
 		for _, home := range homes {
-			s.isReachedBy("any Pod of "+home, &Pod{Namespace: home}, 4222, 6222, 8222)
+			s.isReachedBy("any Pod of "+home, &Pod{Namespace: home}, ports)
 		}
 		s.hasNoStrays(ns)
 	}
@@ -208,9 +209,11 @@ func (a *audit) homes() (all []string) {
 	return all
 }
 
-func (s *subject) isReachedBy(who string, stranger *Pod, ports ...int32) {
-	for _, port := range tcp(ports...) {
-		if s.cluster.Allowed(Peer{Pod: stranger}, Peer{Pod: s.pod}, port) {
+// isReachedBy finds what lets a stranger in, whether or not anything lets it out today.
+func (s *subject) isReachedBy(who string, stranger *Pod, ports []Port) {
+	self := Peer{Pod: s.pod}
+	for _, port := range ports {
+		if s.cluster.passes(networkingv1.PolicyTypeIngress, self, Peer{Pod: stranger}, self, port) {
 			s.find(SeverityError, who+" → "+s.name+", "+port.String(), fmt.Sprintf("%s may reach %s on %s", who, s.name, port), "allow ingress from certloop's own Pods and NATS's alone")
 		}
 	}

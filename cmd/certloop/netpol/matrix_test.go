@@ -309,6 +309,21 @@ func TestLiveCluster(t *testing.T) {
 	}
 }
 
+// A process with a NATS of its own takes nothing from the role of one without.
+func TestEmbeddedNATS(t *testing.T) {
+	const pod = "kind: Pod\napiVersion: v1\nmetadata: {name: all, namespace: %s, labels: {app.kubernetes.io/part-of: certloop, app.kubernetes.io/component: all}}\nspec: {containers: [{%s}]}\n---\n"
+	const deny = "{podSelector: {}, policyTypes: [Ingress, Egress]}"
+	c := parse(t, fmt.Sprintf(pod, "a", "")+fmt.Sprintf(pod, "b", "env: [{name: NATS_URL, value: nats://nats}]")+policy("a", deny)+policy("b", deny))
+	found := errorsOf(Audit(c, nil, told(t)))
+	for namespace, want := range map[string]bool{"a": false, "b": true} {
+		if slices.ContainsFunc(found, func(f string) bool {
+			return strings.HasPrefix(f, "L3 "+namespace+"/") && strings.Contains(f, "all → NATS, TCP 4222")
+		}) != want {
+			t.Errorf("in %s, found %v", namespace, found)
+		}
+	}
+}
+
 // Owners of namespaces learn that certloop keeps certificates where no policy is.
 func TestServedNamespaces(t *testing.T) {
 	c := installation(t)
