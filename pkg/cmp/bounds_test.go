@@ -163,6 +163,9 @@ func TestPSSParameters(t *testing.T) {
 	}
 	digest := crypto.SHA256.New()
 	digest.Write([]byte("message"))
+	otherMGF := pssParameters(oidSHA256, 32)
+	last := bytes.LastIndex(otherMGF, inDER(oidSHA256))
+	copy(otherMGF[last:], inDER(oidSHA512))
 	for name, test := range map[string]struct {
 		parameters []byte
 		salt       int
@@ -177,6 +180,7 @@ func TestPSSParameters(t *testing.T) {
 		"all defaults":    {[]byte{0x30, 0}, 20, false},
 		"absent":          {nil, 32, false},
 		"another hash":    {pssParameters(oidHMACSHA1, 32), 32, false},
+		"MGF1 of another": {otherMGF, 32, false},
 	} {
 		signature, err := key.Sign(rand.Reader, digest.Sum(nil), &rsa.PSSOptions{SaltLength: test.salt, Hash: crypto.SHA256})
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"math/rand"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -347,6 +348,20 @@ func TestSyntax(t *testing.T) {
 	}
 	polls := make(PollReq, MaxEntries+1)
 	header := Header{PVNO: 2}
+	confs := make(CertConf, MaxEntries+1)
+	for i := range confs {
+		confs[i].CertHash = []byte{1}
+	}
+	infos := header
+	for range MaxEntries + 1 {
+		infos.GeneralInfo = append(infos.GeneralInfo, InfoTypeAndValue{Type: InfoImplicitConfirm})
+	}
+	fewerInfos := infos
+	fewerInfos.GeneralInfo = infos.GeneralInfo[1:]
+	longName, longestName := header, header
+	rdn := [][]byte{encodeAVA(x520(3), []byte{12, 1, 'x'})}
+	longName.Sender = DirectoryName(encodeName(slices.Repeat([][][]byte{rdn}, MaxNameRDNs+1)))
+	longestName.Sender = DirectoryName(encodeName(slices.Repeat([][][]byte{rdn}, MaxNameRDNs)))
 	long := header
 	long.TransactionID = make([]byte, MaxNonceBytes+1)
 	other := header
@@ -360,6 +375,12 @@ func TestSyntax(t *testing.T) {
 		"nested twice":         {deep, "nested"},
 		"too many certs":       {&Message{Header: header, Type: TypePKIConf, Body: PKIConf{}, ExtraCerts: certs}, "extraCerts"},
 		"too many polls":       {&Message{Header: header, Type: TypePollReq, Body: polls}, "pollReq"},
+		"too many certConfs":   {&Message{Header: header, Type: TypeCertConf, Body: confs}, "certConf"},
+		"most certConfs":       {&Message{Header: header, Type: TypeCertConf, Body: confs[1:]}, ""},
+		"too many infos":       {&Message{Header: infos, Type: TypePKIConf, Body: PKIConf{}}, "header.generalInfo"},
+		"most infos":           {&Message{Header: fewerInfos, Type: TypePKIConf, Body: PKIConf{}}, ""},
+		"name too long":        {&Message{Header: longName, Type: TypePKIConf, Body: PKIConf{}}, "header.sender"},
+		"longest name":         {&Message{Header: longestName, Type: TypePKIConf, Body: PKIConf{}}, ""},
 		"long transactionID":   {&Message{Header: long, Type: TypePKIConf, Body: PKIConf{}}, "header.transactionID"},
 		"sender is a dNSName":  {&Message{Header: other, Type: TypePKIConf, Body: PKIConf{}}, ""},
 		"sender is a SEQUENCE": {&Message{Header: wrong, Type: TypePKIConf, Body: PKIConf{}}, "header.sender"},
@@ -377,6 +398,34 @@ func TestSyntax(t *testing.T) {
 	}
 	t.Run("too long", func(t *testing.T) { wantSyntaxError(t, make([]byte, MaxMessageBytes+1), "PKIMessage (too long)") })
 	t.Run("empty", func(t *testing.T) { wantSyntaxError(t, nil, "PKIMessage") })
+}
+
+// A length has one form in DER, the shortest (X.690 §10.1).
+func TestLengths(t *testing.T) {
+	for name, test := range map[string]struct {
+		head    []byte
+		content int
+		want    bool
+	}{
+		"one octet":                {[]byte{4, 0x7f}, 0x7f, true},
+		"two octets":               {[]byte{4, 0x81, 0x80}, 0x80, true},
+		"three octets":             {[]byte{4, 0x82, 1, 0}, 0x100, true},
+		"two in place of one":      {[]byte{4, 0x81, 0x7f}, 0x7f, false},
+		"three in place of two":    {[]byte{4, 0x82, 0, 0x80}, 0x80, false},
+		"five in place of two":     {[]byte{4, 0x84, 0, 0, 0, 0x80}, 0x80, false},
+		"four octets and a zero":   {[]byte{4, 0x83, 0, 1, 0}, 0x100, false},
+		"indefinite":               {[]byte{4, 0x80}, 0, false},
+		"more octets than we have": {[]byte{4, 0x81, 0x80}, 0x7f, false},
+		"more octets than it says": {[]byte{4, 0x81, 0x80}, 0x81, false},
+		"too many octets":          {[]byte{4, 0x85, 1, 0, 0, 0, 0}, 0x100, false},
+	} {
+		p := newParser(append(test.head, make([]byte, test.content)...), inMessage)
+		got := p.content(4, "x")
+		p.done("x")
+		if p.ok() != test.want || test.want && len(got) != test.content {
+			t.Errorf("%s: accepted %t with %d octets, want %t", name, p.ok(), len(got), test.want)
+		}
+	}
 }
 
 func wantSyntaxError(t *testing.T, der []byte, field string) {

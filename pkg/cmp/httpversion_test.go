@@ -233,11 +233,16 @@ func raw(t testing.TB, answer string, hangUp bool) (url string) {
 }
 
 func TestHeadTooLong(t *testing.T) {
-	long := "HTTP/1.0 200 OK\r\nX: " + strings.Repeat("x", 2*maxHeaderBytes) + "\r\n\r\n"
+	answer := func(head int) string {
+		return "HTTP/1.0 200 OK\r\nContent-Type: " + mediaType + "\r\nX: " + strings.Repeat("x", head) + "\r\n\r\nreply"
+	}
 	for version, tried := range versions {
-		_, err := (&Client{URL: raw(t, long, true), Version: tried}).Exchange(t.Context(), []byte("request"))
-		if err == nil {
-			t.Errorf("%s: accepted", version)
+		got, err := (&Client{URL: raw(t, answer(maxHeaderBytes/2), true), Version: tried}).Exchange(t.Context(), []byte("request"))
+		if err != nil || string(got) != "reply" {
+			t.Errorf("%s: a long head: %q, %v", version, got, err)
+		}
+		if _, err := (&Client{URL: raw(t, answer(2*maxHeaderBytes), true), Version: tried}).Exchange(t.Context(), []byte("request")); err == nil {
+			t.Errorf("%s: too long a head is accepted", version)
 		}
 	}
 }

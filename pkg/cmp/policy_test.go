@@ -312,6 +312,55 @@ func TestChain(t *testing.T) {
 	}
 }
 
+// caPubs are believed from whom the secret is shared with, and nobody else.
+func TestCAPubsOnlyByMAC(t *testing.T) {
+	for name, test := range map[string]struct {
+		newScene func(testing.TB) *scene
+		signs    bool
+		want     int
+	}{
+		"by MAC": {shared, false, 1}, "signed": {signed, true, 0}, "signed, asked by MAC": {shared, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := test.newScene(t)
+			if test.signs {
+				s.reply = s.ca.credential()
+			}
+			tr := s.begin(t)
+			m := s.ca.granted(t, tr.Step().Send)
+			m.Body.(*CertRepMessage).CAPubs = [][]byte{newAuthority(t, "Another").root.Raw}
+			step := s.next(t, tr, m)
+			for _, issued := range []*Issued{step.Issued, s.resumed(t, tr).Step().Issued} {
+				if got := len(issued.CAPubs); got != test.want {
+					t.Errorf("%d caPubs, want %d", got, test.want)
+				}
+			}
+		})
+	}
+}
+
+// A certificate may begin in the future where that was asked for.
+func TestNotBeforeAsRequested(t *testing.T) {
+	for name, test := range map[string]struct {
+		asked, granted time.Time
+		want           string
+	}{
+		"as asked":         {epoch.AddDate(0, 1, 0), epoch.AddDate(0, 1, 0), "ok"},
+		"later than asked": {epoch.AddDate(0, 1, 0), epoch.AddDate(0, 2, 0), "certificate.validity.notBefore"},
+		"not asked for":    {time.Time{}, epoch.AddDate(0, 1, 0), "certificate.validity.notBefore"},
+		"a little skew":    {time.Time{}, epoch.Add(notBeforeSkew), "ok"},
+	} {
+		s := signed(t)
+		s.req.Template.NotBefore = test.asked
+		tr := s.begin(t)
+		m := s.ca.granted(t, tr.Step().Send)
+		reissued(x509.Certificate{NotBefore: test.granted, NotAfter: epoch.AddDate(1, 0, 0)})(t, s, m)
+		if _, err := tr.Next(seal(t, m, s.reply)); outcome(err) != test.want {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
 // A MAC request may be answered by signature, unless that is forbidden.
 func TestPitfall02SignedAnswerToMAC(t *testing.T) {
 	for _, strict := range []bool{false, true} {

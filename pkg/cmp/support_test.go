@@ -122,6 +122,17 @@ func TestGeneralMessages(t *testing.T) {
 	}
 }
 
+// A genm is a question, and no answer to one.
+func TestQuestionIsNoAnswer(t *testing.T) {
+	s := signed(t)
+	s.req = Request{Type: TypeGenM, Info: InfoTypeAndValue{Type: InfoCACerts}}
+	tr := s.begin(t)
+	m := s.ca.answer(t, tr.Step().Send, TypeGenM, GenMsg{{Type: InfoCACerts}})
+	if _, err := tr.Next(seal(t, m, s.reply)); outcome(err) != "body" {
+		t.Errorf("%v, want that it is no answer", err)
+	}
+}
+
 // TestCRLStatusList compares with what Bouncy Castle 1.72 encodes.
 func TestCRLStatusList(t *testing.T) {
 	issuer := mustName(t, "/CN=x")
