@@ -139,7 +139,7 @@ func (a *attempt) leftToOthers(ctx context.Context) (bool, error) {
 	if c.Stopped.IsZero() {
 		return false, nil
 	}
-	if c.Config != a.cert.Generation || a.work.Reason == model.WorkManual {
+	if c.Config != a.cert.Generation || a.demand.fresh || a.demand.pressed {
 		a.rec.Contest = ledger.Contest{}
 		return false, a.save(ctx, "contest")
 	}
@@ -163,7 +163,7 @@ func (a *attempt) leftToOthers(ctx context.Context) (bool, error) {
 }
 
 func (a *attempt) contestMessage() string {
-	return fmt.Sprintf("somebody else has rewritten the output %d times within %s; it is left to them until it stays the same for that long, the configuration changes, or a renewal is asked for: find out who writes it", contestRounds+1, contestWindow)
+	return fmt.Sprintf("somebody else has rewritten the output %d times within %s; it is left to them until it stays the same for that long, the configuration changes, or a renewal or recreation is asked for: find out who writes it", contestRounds+1, contestWindow)
 }
 
 func (a *attempt) reportContest(ctx context.Context) error {

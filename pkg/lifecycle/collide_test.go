@@ -93,3 +93,29 @@ func TestContention(t *testing.T) {
 	r.wantReady("web", true)
 	r.wantIssuances("web", 1)
 }
+
+// What a person asks for takes an output back that was left to others, in each way of asking.
+func TestContentionEndsOnDemand(t *testing.T) {
+	for name, ask := range map[string]func(r *rig){
+		"the annotation recreate": func(r *rig) { r.annotate("web", model.RecreateAnnotation, "1"); r.see("web") },
+		"the annotation renew":    func(r *rig) { r.annotate("web", model.RenewAnnotation, "1"); r.see("web") },
+		"recreation.requested":    func(r *rig) { r.send(model.NewEvent(model.RecreationRequested, r.key("web"), nil)) },
+		"renewal.requested": func(r *rig) {
+			r.send(model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.ready()
+			r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+			for i := range 6 {
+				r.edit("web-tls", func(s *corev1.Secret) { s.Data["tls.crt"] = fmt.Appendf(nil, "theirs %d", i) })
+				r.send(r.ref(model.RefUpdate, "web-tls"))
+			}
+			r.wantReason("web", model.ReasonSecretContended)
+			ask(r)
+			r.wantReady("web", true)
+			r.wantIssuances("web", 2)
+		})
+	}
+}
