@@ -27,6 +27,7 @@ type authority struct {
 	read           time.Time
 	client         *cmp.Client
 	config         cmp.Config // without a credential until an attempt chooses
+	name           cmp.Name   // of the CA that is to issue; nil when it is not asked for by name
 	messageTimeout time.Duration
 	totalTimeout   time.Duration
 	chain          []*x509.Certificate // provided by the operator, in place of the response's
@@ -208,6 +209,9 @@ func (ca *authority) build(now func() time.Time, former *authority) (err error) 
 	if ca.config.Recipient, err = parseName(spec.Recipient, "spec.recipient"); err != nil {
 		return err
 	}
+	if ca.name, err = parseName(spec.Issuer, "spec.issuer"); err != nil {
+		return err
+	}
 	if ca.config.Trust, err = ca.trust(now()); err != nil {
 		return err
 	}
@@ -285,7 +289,7 @@ func parseName(s, field string) (cmp.Name, error) {
 	if s == "" {
 		return nil, nil
 	}
-	name, err := cmp.ParseName(s)
+	name, err := wholeName(s)
 	if err != nil {
 		return nil, &unmetError{model.ReasonIssuerInvalid, fmt.Sprintf("issuer %s: %v", field, err)}
 	}
@@ -305,7 +309,7 @@ func (in *inputs) trust(now time.Time) (trust cmp.Trust, err error) {
 		trust.Roots = anchors
 	}
 	if err := anyValid(anchors, now); err != nil {
-		return trust, &unmetError{model.ReasonTrustExpired, fmt.Sprintf("Secret %s/%s, named by spec.trust of %s: %v", in.home, src.SecretName, in, err)}
+		return trust, &unmetError{model.ReasonTrustExpired, fmt.Sprintf("Secret %s/%s, named by spec.trust of %s: %v: put the CA's present root certificates there", in.home, src.SecretName, in, err)}
 	}
 	if src.IntermediatesKey != "" {
 		trust.Intermediates, err = in.certificates(src.SecretName, src.IntermediatesKey, "spec.trust")
@@ -351,23 +355,24 @@ func (in *inputs) bootstrapCredential(now time.Time) credential {
 }
 
 func (in *inputs) sharedSecret(src *model.SharedSecretSource) (cmp.Credential, error) {
-	secret, err := in.secret(src.SecretName, "spec.initialAuthentication.mac")
+	const field = "spec.initialAuthentication.mac"
+	secret, err := in.secret(src.SecretName, field)
 	if err != nil {
 		return nil, err
 	}
 	referenceKey, key := src.DataKeys()
-	reference, err := value(secret, referenceKey)
+	reference, err := in.value(secret, referenceKey, field)
 	if err != nil {
 		return nil, err
 	}
-	password, err := value(secret, key)
+	password, err := in.value(secret, key, field)
 	if err != nil {
 		return nil, err
 	}
 	if src.PasswordFormat == model.PasswordOpenSSL {
 		rest, ok := strings.CutPrefix(string(password), "pass:")
 		if !ok || rest == "" {
-			return nil, invalidSecret(secret, key, errors.New("does not begin with pass: and go on, as passwordFormat openssl-pass wants it"))
+			return nil, in.invalid(secret, key, field, errors.New("does not begin with pass: and go on, as passwordFormat openssl-pass wants it"))
 		}
 		password = []byte(rest)
 	}
@@ -400,7 +405,7 @@ func (in *inputs) signer(src *model.KeyPairSource, now time.Time, field string) 
 		return nil, err
 	}
 	if !now.Before(chain[0].NotAfter) {
-		return nil, &unmetError{model.ReasonIdentityExpired, fmt.Sprintf("the certificate in Secret %s/%s expired at %s", in.home, src.SecretName, chain[0].NotAfter.UTC().Format(time.RFC3339))}
+		return nil, &unmetError{model.ReasonIdentityExpired, fmt.Sprintf("the certificate in Secret %s/%s, named by %s of %s, expired at %s: annotate its CMPCertificate with %s, or put another one there", in.home, src.SecretName, field, in, chain[0].NotAfter.UTC().Format(time.RFC3339), model.RecreateAnnotation)}
 	}
 	return &cmp.Signer{Key: key.Signer(), Certificate: chain[0], Chain: chain[1:], Hash: hashOf(string(src.Digest))}, nil
 }
@@ -412,23 +417,23 @@ func (in *inputs) pair(src *model.KeyPairSource, field string) (key ledger.Priva
 		return key, nil, err
 	}
 	keyKey, certKey := src.DataKeys()
-	encoded, err := value(secret, keyKey)
+	encoded, err := in.value(secret, keyKey, field)
 	if err != nil {
 		return key, nil, err
 	}
 	if key, err = ledger.ParseKey(encoded); err != nil {
-		return key, nil, invalidSecret(secret, keyKey, err)
+		return key, nil, in.invalid(secret, keyKey, field, err)
 	}
-	if chain, err = certificates(secret, certKey); err != nil {
+	if chain, err = in.chain(secret, certKey, field); err != nil {
 		return key, nil, err
 	}
 	if !key.Fits(chain[0]) {
-		return key, nil, invalidSecret(secret, certKey, errors.New("is not the certificate of the private key beside it"))
+		return key, nil, in.invalid(secret, certKey, field, errors.New("is not the certificate of the private key beside it"))
 	}
 	if src.ExtraCertificatesKey == "" {
 		return key, chain, nil
 	}
-	extra, err := certificates(secret, src.ExtraCertificatesKey)
+	extra, err := in.chain(secret, src.ExtraCertificatesKey, field)
 	return key, append(chain, extra...), err
 }
 

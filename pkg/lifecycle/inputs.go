@@ -87,7 +87,7 @@ func (in *inputs) String() string { return shown(ledger.IssuerKey(in.issuer)) }
 func (in *inputs) secret(name, field string) (*corev1.Secret, error) {
 	secret := in.secrets[name]
 	if secret == nil {
-		return nil, &unmetError{model.ReasonSecretNotFound, fmt.Sprintf("Secret %s/%s, named by %s of %s, does not exist", in.home, name, field, in)}
+		return nil, &unmetError{model.ReasonSecretNotFound, fmt.Sprintf("Secret %s/%s, named by %s of %s, does not exist: create it, or correct the field", in.home, name, field, in)}
 	}
 	return secret, nil
 }
@@ -98,31 +98,33 @@ func (in *inputs) certificates(name, key, field string) ([]*x509.Certificate, er
 	if err != nil {
 		return nil, err
 	}
-	return certificates(secret, key)
+	return in.chain(secret, key, field)
 }
 
-func value(secret *corev1.Secret, key string) ([]byte, error) {
+// value is what a Secret that field names holds at a data key.
+func (in *inputs) value(secret *corev1.Secret, key, field string) ([]byte, error) {
 	v := secret.Data[key]
 	if len(v) == 0 {
-		return nil, invalidSecret(secret, key, errors.New("is missing or empty"))
+		return nil, in.invalid(secret, key, field, errors.New("is missing or empty"))
 	}
 	return v, nil
 }
 
-func certificates(secret *corev1.Secret, key string) ([]*x509.Certificate, error) {
-	v, err := value(secret, key)
+// chain are the certificates that a Secret which field names holds at a data key.
+func (in *inputs) chain(secret *corev1.Secret, key, field string) ([]*x509.Certificate, error) {
+	v, err := in.value(secret, key, field)
 	if err != nil {
 		return nil, err
 	}
 	certs, err := ledger.ParseCertificates(v)
 	if err != nil {
-		return nil, invalidSecret(secret, key, err)
+		return nil, in.invalid(secret, key, field, err)
 	}
 	return certs, nil
 }
 
-func invalidSecret(secret *corev1.Secret, key string, err error) error {
-	return &unmetError{model.ReasonSecretInvalid, fmt.Sprintf("Secret %s/%s, data key %s: %v", secret.Namespace, secret.Name, key, err)}
+func (in *inputs) invalid(secret *corev1.Secret, key, field string, err error) error {
+	return &unmetError{model.ReasonSecretInvalid, fmt.Sprintf("Secret %s/%s, named by %s of %s, data key %s: %v: correct it, or the field", secret.Namespace, secret.Name, field, in, key, err)}
 }
 
 // InputChanged looks again at an issuer of which a Secret has changed, appeared or gone, and

@@ -190,6 +190,52 @@ func TestReasonsOfWhatIsMissing(t *testing.T) {
 	}
 }
 
+// A name that is misspelt is nobody's name: nothing is issued without what was left out of it.
+func TestReasonsOfMisspeltNames(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	web := certificate("web", 24*time.Hour)
+	web.Subject = &model.Subject{DistinguishedName: "/O=Example/CM=web.example.com"}
+	r.declare(model.ConfigCreated, "web", web)
+	r.wantReason("web", model.ReasonConfigInvalid)
+	for name, change := range map[string]func(*model.CMPIssuerSpec){
+		"ca-issuer":    func(s *model.CMPIssuerSpec) { s.Issuer = "/CM=amf" },
+		"ca-rfc4514":   func(s *model.CMPIssuerSpec) { s.Issuer = "CM=amf" },
+		"ca-recipient": func(s *model.CMPIssuerSpec) { s.Recipient = "/O=Example/CM=ca" },
+	} {
+		issuer := r.issuer()
+		change(&issuer)
+		r.declare(model.IssuerCreated, name, issuer)
+		i, err := r.store.Issuer(t.Context(), r.key(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := meta.FindStatusCondition(i.Status.Conditions, model.Ready); c == nil || c.Reason != model.ReasonIssuerInvalid || !strings.Contains(c.Message, "CM") {
+			t.Errorf("%s: got %+v, want IssuerInvalid and what is wrong", name, c)
+		}
+		spec := certificate(name, 24*time.Hour)
+		spec.IssuerRef.Name = name
+		r.declare(model.ConfigCreated, name, spec)
+		r.wantReason(name, model.ReasonIssuerInvalid)
+		r.wantIssuances(name, 0)
+	}
+	r.wantIssuances("web", 0)
+}
+
+// What is wrong with a Secret of an issuer names the field by which it is one.
+func TestMessagesNameTheField(t *testing.T) {
+	r := newRig(t, nil)
+	r.secret("ca-trust", map[string][]byte{"ca.crt": []byte("rubbish")})
+	r.declare(model.IssuerCreated, "ca", r.issuer())
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.wantReason("web", model.ReasonSecretInvalid)
+	for _, part := range []string{"/ca-trust", "data key ca.crt", "spec.trust", r.ns + "/ca", "correct it"} {
+		if got := r.message("web", model.Ready); !strings.Contains(got, part) {
+			t.Errorf("got message %q, want %q in it", got, part)
+		}
+	}
+}
+
 // What the cluster does not take is rejected, by the reason for it.
 func TestReasonsOfRejections(t *testing.T) {
 	r := newRig(t, nil)

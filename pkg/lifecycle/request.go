@@ -5,6 +5,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -33,13 +34,10 @@ func (a *attempt) template(key ledger.PrivateKey) (t cmp.CertTemplate, err error
 	if t.Subject, err = subjectName(spec.Subject); err != nil {
 		return t, err
 	}
-	if t.Issuer, err = parseName(a.ca.issuer.Spec.Issuer, "spec.issuer"); err != nil {
-		return t, err
-	}
 	if t.Extensions, err = extensions(spec, t.Subject.Empty()); err != nil {
 		return t, err
 	}
-	t.PublicKey = key.Signer().Public()
+	t.Issuer, t.PublicKey = a.ca.name, key.Signer().Public()
 	if lifetime := spec.RequestedValidity(); lifetime > 0 {
 		t.NotBefore = a.o.now().UTC().Truncate(time.Second)
 		t.NotAfter = t.NotBefore.Add(lifetime)
@@ -53,7 +51,7 @@ func subjectName(s *model.Subject) (cmp.Name, error) {
 		return cmp.NullDN(), nil
 	}
 	if s.DistinguishedName != "" {
-		name, err := cmp.ParseName(s.DistinguishedName)
+		name, err := wholeName(s.DistinguishedName)
 		if err != nil {
 			return nil, fmt.Errorf("subject.distinguishedName: %w", err)
 		}
@@ -74,6 +72,15 @@ func subjectName(s *model.Subject) (cmp.Name, error) {
 	}
 	der, err := asn1.Marshal(name)
 	return cmp.Name(der), err
+}
+
+// wholeName reads a distinguished name of which nothing is left out: who misspells an attribute does
+// not want a certificate without it.
+func wholeName(s string) (cmp.Name, error) {
+	if skipped := cmp.SkippedAttributes(s); len(skipped) > 0 {
+		return nil, fmt.Errorf("%s: of unknown type or without a value; correct it, or leave it out", strings.Join(skipped, ", "))
+	}
+	return cmp.ParseName(s)
 }
 
 func extensions(spec *model.CMPCertificateSpec, noSubject bool) ([]pkix.Extension, error) {

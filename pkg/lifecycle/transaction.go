@@ -29,11 +29,11 @@ func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 	}
 	req, err := a.request(purpose, key)
 	if err != nil {
-		return a.unmet(ctx, &unmetError{model.ReasonConfigInvalid, err.Error()})
+		return a.unmet(ctx, unaskable(err))
 	}
 	tx, err := cmp.Begin(a.ca.config, *req)
 	if err != nil {
-		return a.unmet(ctx, &unmetError{model.ReasonConfigInvalid, err.Error()})
+		return a.unmet(ctx, unaskable(err))
 	}
 	a.rec.Flight = &ledger.Flight{Purpose: purpose, Config: a.config, ID: hex.EncodeToString(tx.ID()), Key: key, Begun: a.o.now(), Cause: a.cause(), Signer: signedBy(a.ca.config.Credential)}
 	if a.rec.Attempt.Parked != "" { // that is over: something has changed
@@ -44,6 +44,14 @@ func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 		return err
 	}
 	return a.drive(ctx, tx, false)
+}
+
+// unaskable says why there is no request: the configuration is wrong, unless err blames the issuer.
+func unaskable(err error) error {
+	if why, ok := asUnmet(err); ok {
+		return why
+	}
+	return &unmetError{model.ReasonConfigInvalid, err.Error()}
 }
 
 // cause is what the certificate will have been issued for.
