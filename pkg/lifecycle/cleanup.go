@@ -209,7 +209,8 @@ func (a *attempt) askToRevoke(ctx context.Context, r *ledger.Revocation) error {
 	if config.Credential, err = a.revoker(ca, r); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, ca.messageTimeout)
+	limit, _ := ca.patience(ctx)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	began := a.o.now()
 	_, err = ca.client.Revoke(ctx, config, cmp.Revocation{Issuer: r.Issuer, SerialNumber: new(big.Int).SetBytes(serial), Reason: revocationReasons()[r.Reason]})

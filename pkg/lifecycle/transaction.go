@@ -259,7 +259,8 @@ func replyName(reply []byte) string {
 }
 
 func (a *attempt) whileBeating(ctx context.Context, ask func(context.Context) ([]byte, error)) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.ca.messageTimeout)
+	limit, cut := a.ca.patience(ctx)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	type answer struct {
 		reply []byte
@@ -272,19 +273,52 @@ func (a *attempt) whileBeating(ctx context.Context, ask func(context.Context) ([
 	}()
 	beat := time.NewTicker(a.o.lease() / 3)
 	defer beat.Stop()
-	for {
+	for missed := false; ; {
 		select {
 		case got := <-answers:
+			if cut && errors.Is(ctx.Err(), context.DeadlineExceeded) && got.err != nil {
+				got.err = fmt.Errorf("%w: the time of one handler is over, and spec.messageTimeout is %s: raise CERTLOOP_HANDLER_TIMEOUT, or lower that", got.err, a.ca.messageTimeout)
+			}
 			return got.reply, got.err
 		case <-beat.C:
-			a.rec.Lease.Beat++
-			if err := a.o.Ledger.Save(ctx, a.rec); err != nil {
+			err := a.beat(ctx)
+			if ctx.Err() == nil && (errors.Is(err, ledger.ErrConflict) || err != nil && missed) {
 				cancel()
 				<-answers
-				return nil, err
+				return nil, &unkeptError{err}
 			}
+			missed = err != nil
 		}
 	}
+}
+
+// beat keeps the lease alive. One that is missed, of three in a lease time, does not cost it.
+func (a *attempt) beat(ctx context.Context) error {
+	a.rec.Lease.Beat++
+	return a.o.Ledger.Save(ctx, a.rec)
+}
+
+// unkeptError says that the lease could not be kept alive while the CA was asked, which is not
+// the CA's doing.
+type unkeptError struct{ error }
+
+func (e *unkeptError) Unwrap() error { return e.error }
+
+// reserve is what is left of a handler's time, when it asks a CA, to keep and tell how that ended.
+const reserve = 5 * time.Second
+
+// patience is how long to wait for an answer: messageTimeout, or less where the time of the handler is
+// over sooner, which cut tells. So a CA that is slower than that is an outage like any other.
+func (ca *authority) patience(ctx context.Context) (limit time.Duration, cut bool) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return ca.messageTimeout, false
+	}
+	left := time.Until(end)
+	if left -= min(reserve, left/4); left < ca.messageTimeout {
+		return left, true
+	}
+	return ca.messageTimeout, false
 }
 
 // wait ends the attempt until the CA wants to be asked again.
@@ -334,9 +368,10 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	var peer *cmp.Error
 	var unwanted *cmp.ReplyError
 	var transport *cmp.TransportError
+	var unkept *unkeptError
 	switch {
-	case errors.Is(err, ledger.ErrConflict), ctx.Err() != nil:
-		return err // not ours any more, or no time left: the next delivery looks again
+	case errors.As(err, &unkept), ctx.Err() != nil:
+		return err // perhaps not ours any more, or no time left: the next delivery looks again
 	case errors.As(err, &transport):
 		a.unanswered(step, transport)
 		return a.outage(ctx, err)
