@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/ledger"
@@ -48,6 +49,8 @@ func (o *Obtainer) readInputs(ctx context.Context, key types.NamespacedName) (*i
 			in.secrets[name] = secret
 		case errors.Is(err, ledger.ErrNotFound):
 			in.secrets[name] = nil
+		case apierrors.IsForbidden(err):
+			return in, &unmetError{model.ReasonForbidden, fmt.Sprintf("%s names a Secret that may not be read: %v", in, err)}
 		default:
 			return nil, err
 		}

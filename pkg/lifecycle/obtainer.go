@@ -156,7 +156,7 @@ func (o *Obtainer) attempt(ctx context.Context, seen sight, key types.Namespaced
 	if cert.DeletionTimestamp != nil {
 		act = a.end
 	}
-	if err := act(ctx); err != nil {
+	if err := a.hindered(ctx, act(ctx)); err != nil {
 		return a.facts, err
 	}
 	a.stand(was)
@@ -207,12 +207,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	if err := a.guard(ctx); err != nil {
 		return err
 	}
-	a.rec, err = a.record(ctx)
-	if errors.Is(err, ledger.ErrSpoilt) {
-		a.rec = new(ledger.Record)
-		return a.unmet(ctx, &unmetError{model.ReasonRecordInvalid, err.Error() + "; put it right, or delete it to have a new certificate issued"})
-	}
-	if err != nil {
+	if a.rec, err = a.record(ctx); err != nil {
 		return err
 	}
 	a.retell()

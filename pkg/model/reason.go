@@ -83,7 +83,7 @@ func Reasons() []Reason {
 		{ReasonWaitingForCA, AboutCertificate, "The CA answered `waiting`: it queues requests, or a person has to approve them there.", "approve the request at the CA, if that is how it works; it is asked again at `status.nextAttempt`", false},
 		{ReasonPaused, AboutCertificate, "`spec.paused` is true: nothing is renewed or repaired.", "set spec.paused to false before status.notAfter", false},
 		{ReasonConfigInvalid, AboutConfiguration, "The configuration breaks a rule; the message names the fields.", "correct the fields that the message names and apply the configuration again", true},
-		{ReasonRecordInvalid, AboutSecret, "The record Secret of the certificate was changed by somebody else and cannot be read.", "put the Secret NAME.certloop-record right, or delete it to have a new certificate issued", true},
+		{ReasonRecordInvalid, AboutSecret, "The record Secret of the certificate was changed by somebody else and cannot be read, or another Secret has its name.", "put the Secret NAME.certloop-record right, or delete it to have a new certificate issued", true},
 		{ReasonAdoptionImpossible, AboutCertificate, "`origin` is `adopt`, and the output Secret does not hold a key with its certificate.", "put key and certificate into the output Secret, or set spec.origin to create", true},
 		{ReasonRevocationFailed, AboutCertificate, "The CA did not revoke the certificate, so that its output Secrets are still there.", "read the message; revoke it at the CA by hand, then set spec.deletionPolicy to delete or keep", true},
 
