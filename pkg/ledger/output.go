@@ -318,7 +318,7 @@ func (r *Record) Outdated(secret *corev1.Secret) bool {
 // a key without its certificate; the Secret with the certificate last. Foreign labels
 // and data keys are left alone. What was written is in found afterwards.
 //
-// ErrNotManaged when a Secret belongs to something else or is immutable; ErrConflict
+// ErrNotManaged when a Secret belongs to something else or is immutable, or a value of others would be lost; ErrConflict
 // when somebody wrote it meanwhile or it already holds a later revision; ErrKeyLost as for Deviations.
 func (s *Store) Project(ctx context.Context, rec *Record, found Outputs) error {
 	want, err := rec.projections(found)
@@ -420,10 +420,30 @@ func (p projection) mayReplace(present *corev1.Secret, rec *Record) error {
 		return fmt.Errorf("%w: it belongs to CMPCertificate %s", ErrNotManaged, OwnerName(present))
 	case present.Type == RecordType, whose != ours && !p.keeps && present.Type != p.kind:
 		return fmt.Errorf("%w: its type is %s, not %s", ErrNotManaged, present.Type, p.kind)
+	case whose == nobody && !p.keeps && rec.owner.Spec.Origin != model.OriginAutomatic && !onceWritten(present) && p.loses(present) != "":
+		return fmt.Errorf("%w: certloop did not write what its data key %s holds: delete it, name another Secret, or take it over with spec.origin: adopt", ErrNotManaged, p.loses(present))
 	case whose == ours && Revision(present) > rec.Current.Revision && Untouched(present) && present.Annotations[model.SerialAnnotation] != rec.serial():
 		return fmt.Errorf("%w: it holds revision %d, ours is %d", ErrConflict, Revision(present), rec.Current.Revision)
 	}
 	return nil
+}
+
+// loses is the first data key whose value would be gone after a write; empty when there is none.
+func (p projection) loses(present *corev1.Secret) string {
+	for _, k := range slices.Sorted(maps.Keys(p.data)) {
+		if got := present.Data[k]; len(got) > 0 && !bytes.Equal(got, p.data[k]) {
+			return k
+		}
+	}
+	return ""
+}
+
+// onceWritten: certloop has written a Secret before, though nothing is left on it that says for
+// which configuration.
+func onceWritten(secret *corev1.Secret) bool {
+	return secret.Labels[model.RoleLabel] == model.RoleOutput || secret.Annotations[model.FingerprintAnnotation] != "" || slices.ContainsFunc(secret.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == model.StatusFieldManager && m.Subresource == ""
+	})
 }
 
 // serial number of the certificate in use, hex.

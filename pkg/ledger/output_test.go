@@ -234,7 +234,10 @@ func TestProjectRefusesWhatIsNotOurs(t *testing.T) {
 		"a former life's": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
 			Labels:      map[string]string{"certloop.io/certificate": "a-former-lifes"},
 			Annotations: map[string]string{"certloop.io/certificate-uid": "former", "certloop.io/revision": "99"}}}, ""},
-		"unmarked": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair}, ""},
+		"unmarked":      {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair}, "its data key tls.crt"},
+		"a placeholder": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: map[string][]byte{"tls.key": {}, "tls.crt": {}, "theirs": []byte("1")}}, ""},
+		"marks cut down": {corev1.Secret{Type: corev1.SecretTypeTLS, Data: pair, ObjectMeta: metav1.ObjectMeta{
+			Annotations: map[string]string{"certloop.io/fingerprint": "0815"}}}, ""},
 	}
 	r := newRig(t)
 	for name, tt := range tests {
@@ -330,7 +333,9 @@ func TestProjectConflict(t *testing.T) {
 			if got := r.secret("web-tls").Data["tls.crt"]; string(got) != "theirs" {
 				t.Errorf("got tls.crt %q, want what was written in between", got)
 			}
-			r.project(cert, rec, true)
+			if wrote, err := r.deliver(r.store, cert, rec); wrote != "" || !errors.Is(err, ledger.ErrNotManaged) {
+				t.Errorf("got %v, %v; want what others put there first refused", wrote, err)
+			}
 		})
 	}
 }

@@ -26,6 +26,9 @@ func (a *attempt) adoptOrigin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.spareInputs(ctx); err != nil {
+		return err
+	}
 	held, err := ledger.Held(a.cert, found)
 	if err != nil {
 		return &unmetError{model.ReasonAdoptionImpossible, err.Error() + "; put key and certificate there, or set spec.origin to create"}
@@ -71,6 +74,9 @@ func (a *attempt) recovery(ctx context.Context) (bool, error) {
 // Everything else is repaired, and so is what was delivered before: a restored backup is no
 // decision.
 func (a *attempt) adoptReplacement(ctx context.Context, found ledger.Outputs) (bool, error) {
+	if refusedFor(&a.cert.Status, model.ReasonOutputConflict) {
+		return false, nil // it was made by others, in place of nothing of ours
+	}
 	held, err := ledger.Held(a.cert, found)
 	if err != nil || held.Certificate().Equal(a.rec.Current.Certificate()) || a.rec.WasInUse(held.Certificate()) || !a.inForce(held.Certificate()) {
 		return false, nil //nolint:nilerr // what cannot be read is not as good

@@ -114,6 +114,9 @@ const (
 // contested counts that somebody has rewritten the output. After too many rounds it is left
 // to them: stop says that this is reported. Otherwise repairs are what is to be told of it.
 func (a *attempt) contested(ctx context.Context, found ledger.Outputs, repairs []event.Event) (stop bool, err error) {
+	if refusedFor(&a.cert.Status, model.ReasonOutputConflict) {
+		return false, nil // what was never put there nobody has rewritten
+	}
 	c, now := &a.rec.Contest, a.o.now()
 	c.Rewrites = append(slices.DeleteFunc(c.Rewrites, func(t time.Time) bool { return now.Sub(t) > contestWindow }), now)
 	if len(c.Rewrites) <= contestRounds {

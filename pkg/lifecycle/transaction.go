@@ -20,6 +20,9 @@ func (a *attempt) beginFor(ctx context.Context, purpose string) error {
 	if err := a.authorize(ctx, purpose); err != nil {
 		return a.unmet(ctx, err)
 	}
+	if err := a.ca.spare(a.cert); err != nil {
+		return a.unmet(ctx, err)
+	}
 	if a.held() {
 		return a.hold(ctx)
 	}

@@ -96,7 +96,7 @@ type CMPCertificateSpec struct {
 	// issuerRef names the CMPIssuer, in the same namespace, or the CMPClusterIssuer.
 	IssuerRef IssuerReference `json:"issuerRef"`
 
-	// origin is create (AUTOMATIC: a new key and certificate) or adopt (MANUAL: what already is in the output Secret is
+	// origin is create (a new key and certificate; AUTOMATIC: likewise, over whatever already is in the output Secret) or adopt (MANUAL: what already is in the output Secret is
 	// taken over as it is, and follows this configuration from its first renewal).
 	// +optional
 	// +kubebuilder:validation:Enum=create;adopt;AUTOMATIC;MANUAL
@@ -331,7 +331,8 @@ type ExtendedKeyUsage string
 // +kubebuilder:validation:XValidation:rule="!has(self.chain) || (has(self.chain) && has(self.chain.key) ? self.chain.key : 'chain.crt') != (has(self.certificate) && has(self.certificate.key) ? self.certificate.key : 'tls.crt') || (has(self.chain) && has(self.chain.secretName) ? self.chain.secretName : self.secretName) != (has(self.certificate) && has(self.certificate.secretName) ? self.certificate.secretName : self.secretName)",message="chain must not go to the same data key of the same Secret as certificate"
 // +kubebuilder:validation:XValidation:rule="!has(self.chain) || (has(self.chain) && has(self.chain.key) ? self.chain.key : 'chain.crt') != (has(self.caBundle) && has(self.caBundle.key) ? self.caBundle.key : 'ca.crt') || (has(self.chain) && has(self.chain.secretName) ? self.chain.secretName : self.secretName) != (has(self.caBundle) && has(self.caBundle.secretName) ? self.caBundle.secretName : self.secretName)",message="chain must not go to the same data key of the same Secret as caBundle"
 type Output struct {
-	// secretName is the name of the Secret, in the same namespace. certloop creates it, and replaces what others put there.
+	// secretName is the name of the Secret, in the same namespace. certloop creates it, puts back
+	// what others change in it, and does not overwrite one that others made.
 	SecretName SecretName `json:"secretName"`
 	// privateKey goes to the data key tls.key by default, in PEM (PKCS #8).
 	// +optional

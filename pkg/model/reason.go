@@ -109,8 +109,8 @@ func Reasons() []Reason {
 
 		{ReasonSecretNotFound, AboutSecret, "A Secret that the configuration names does not exist.", "create it, or correct the field that the message names", true},
 		{ReasonSecretInvalid, AboutSecret, "A data key of a Secret is missing, empty or not what it should be.", "correct the data key that the message names", true},
-		{ReasonCABundleInvalid, AboutSecret, "The certificates that `spec.caBundle` names cannot be read.", "correct the Secret that spec.caBundle names; the certificate itself is not concerned", true},
-		{ReasonOutputConflict, AboutSecret, "The output Secret exists and is not ours: certloop does not overwrite what others made.", "delete that Secret, name another one, or take it over with spec.origin: adopt", true},
+		{ReasonCABundleInvalid, AboutSecret, "A warning: the certificate does not chain to what `spec.caBundle` names, which is delivered as it is.", "correct the Secret that spec.caBundle names, unless workloads are to trust another CA; the certificate itself is not concerned", true},
+		{ReasonOutputConflict, AboutSecret, "The output Secret exists and is not ours, or an input of the issuer: certloop does not overwrite what others made.", "delete that Secret, name another one, or take it over with spec.origin: adopt", true},
 		{ReasonOutputTaken, AboutConfiguration, "Another CMPCertificate delivers to the same Secret; the older one keeps it.", "give one of the two another spec.output.secretName", true},
 		{ReasonSecretContended, AboutSecret, "Somebody else keeps rewriting the output Secret. certloop has stopped putting it back.", "find the other writer (metadata.managedFields of the Secret) and stop it, then annotate the CMPCertificate with certloop.io/recreate or change it", true},
 		{ReasonSplitOutput, AboutConfiguration, "A warning: key and certificate go to different Secrets, which cannot be replaced at one instant.", "let them share a Secret, unless the workload copes with a key beside its former certificate", false},
