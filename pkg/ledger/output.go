@@ -263,7 +263,10 @@ func (p projection) deviation(secret *corev1.Secret) string {
 	}
 	wanted := outputLabels(p.owner)
 	for _, label := range slices.Sorted(maps.Keys(wanted)) {
-		if secret.Labels[label] != wanted[label] {
+		switch got, there := secret.Labels[label]; {
+		case wanted[label] == "" && there:
+			wrong = append(wrong, "label "+label+" is no longer ours")
+		case got != wanted[label]:
 			wrong = append(wrong, "label "+label+" is missing")
 		}
 	}
@@ -477,19 +480,20 @@ func (p projection) secret(present *corev1.Secret, rec *Record) *corev1.Secret {
 	}
 	next.Data = merge(next.Data, p.data)
 	next.Labels = merge(next.Labels, outputLabels(rec.owner))
+	for label, value := range outputLabels(rec.owner) {
+		if value == "" {
+			delete(next.Labels, label)
+		}
+	}
 	next.Annotations = merge(next.Annotations, p.annotations(rec))
 	next.Annotations[model.MarksAnnotation] = marksDigest(next)
 	return next
 }
 
-// outputLabels are what people select outputs by.
+// outputLabels are what people select outputs by. Those without a value are not to be there.
 func outputLabels(cert *model.CMPCertificate) map[string]string {
 	all := labels(cert, model.RoleOutput)
-	for label, value := range map[string]string{model.NetworkFunctionLabel: cert.Spec.NetworkFunction, model.PurposeLabel: cert.Spec.Purpose} {
-		if value != "" {
-			all[label] = value
-		}
-	}
+	all[model.NetworkFunctionLabel], all[model.PurposeLabel] = cert.Spec.NetworkFunction, cert.Spec.Purpose
 	return all
 }
 

@@ -233,3 +233,29 @@ func TestRepairByALateEvent(t *testing.T) {
 	r.wantTold(model.SecretModified, 2)
 	r.wantTold(model.CertificateRestored, 2)
 }
+
+// A label that the configuration no longer asks for goes.
+func TestLabelsAreSetAnew(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	spec := certificate("web", 24*time.Hour)
+	spec.Purpose, spec.NetworkFunction = "SBI", "AMF"
+	r.declare(model.ConfigCreated, "web", spec)
+	r.edit("web-tls", func(s *corev1.Secret) { s.Labels["team"] = "" })
+	spec.Purpose, spec.NetworkFunction = "", "SMF"
+	r.declare(model.ConfigUpdated, "web", spec)
+	r.wantReady("web", true)
+	got := r.output("web").Labels
+	if _, there := got[model.PurposeLabel]; there || got[model.NetworkFunctionLabel] != "SMF" {
+		t.Errorf("got labels %v, want what the configuration says now", got)
+	}
+	if _, there := got["team"]; !there {
+		t.Error("a label of others went")
+	}
+	r.wantIssuances("web", 1)
+	facts := len(r.facts)
+	r.tick("sweep")
+	if n := len(r.facts) - facts; n > 2 { // the tick's own
+		t.Errorf("a sweep told %v", r.facts[facts:])
+	}
+}
