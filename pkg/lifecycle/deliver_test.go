@@ -156,6 +156,36 @@ func TestCABundle(t *testing.T) {
 	r.wantIssuances("web", 1)
 }
 
+// A bundle that bears the label of inputs is copied as soon as it is there or changes, and a change that
+// was seen is none.
+func TestCABundleIsWatched(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	spec := certificate("web", 24*time.Hour)
+	spec.CABundle = &model.CertificatesSource{SecretName: "bundle"}
+	r.declare(model.ConfigCreated, "web", spec)
+	r.wantReason("web", model.ReasonSecretNotFound)
+	first, second := ledger.EncodeCertificates(r.ca.CACertificate()), ledger.EncodeCertificates(newRoot(t, "other").cert)
+	want := func(bundle []byte) {
+		t.Helper()
+		if got := r.get("web-tls").Data["ca.crt"]; !bytes.Equal(got, bundle) {
+			t.Errorf("the bundle was not copied: got %q", got)
+		}
+	}
+	r.secret("bundle", map[string][]byte{"ca.crt": first})
+	r.edit("bundle", func(s *corev1.Secret) { s.Labels = map[string]string{model.RoleLabel: model.RoleInput} })
+	r.send(r.ref(model.RefAdd, "bundle"))
+	want(first)
+	r.edit("bundle", func(s *corev1.Secret) { s.Data["ca.crt"] = second })
+	r.send(r.ref(model.RefUpdate, "bundle"))
+	want(second)
+	out, err := r.watcher().Changed(t.Context(), r.ref(model.RefUpdate, "bundle"))
+	if err != nil || len(out) > 0 {
+		t.Errorf("got %v and %v for a bundle that was seen, want nothing", out, err)
+	}
+	r.wantIssuances("web", 1)
+}
+
 // Without a second copy the key is in the output alone; a lost output means another certificate.
 func TestKeyIsNotKept(t *testing.T) {
 	r := newRig(t, nil)

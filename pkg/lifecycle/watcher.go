@@ -41,8 +41,8 @@ func (w *Watcher) now() time.Time {
 
 // Changed handles the events of an ApiServerSource about Secrets: an output that no
 // longer holds what was delivered becomes secret.modified or secret.deleted, a Secret that
-// an issuer has not seen yet as it is now, or that is gone, input.changed. Our own writes are
-// recognised by their metadata and tell nothing.
+// an issuer has not seen yet as it is now, or that is gone, input.changed, and enrollment.requested
+// for the certificates whose CA bundle it is. Our own writes are recognised by their metadata and tell nothing.
 func (w *Watcher) Changed(ctx context.Context, in event.Event) ([]event.Event, error) {
 	key, err := model.ObjectOf(in)
 	if err != nil {
@@ -57,7 +57,7 @@ func (w *Watcher) Changed(ctx context.Context, in event.Event) ([]event.Event, e
 	case secret.Labels[model.RoleLabel] == model.RoleRecord, ledger.AsWritten(secret):
 		return nil, nil
 	case secret.Labels[model.RoleLabel] == model.RoleInput:
-		return w.inputChanged(ctx, key, secret.ResourceVersion, in)
+		return w.markedInput(ctx, key, secret.ResourceVersion, in)
 	case ledger.OwnerName(secret) == "":
 		return w.unmarked(ctx, key, in)
 	default:
@@ -113,6 +113,16 @@ func (w *Watcher) recordGone(ctx context.Context, key types.NamespacedName, in e
 	return w.compare(ctx, c, in)
 }
 
+// markedInput looks for whoever uses a Secret that people marked as an input.
+func (w *Watcher) markedInput(ctx context.Context, key types.NamespacedName, version string, in event.Event) ([]event.Event, error) {
+	issuers, err := w.inputChanged(ctx, key, version, in)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := w.bundleChanged(ctx, key, version, in)
+	return append(issuers, certificates...), err
+}
+
 // inputChanged tells the issuers that name a Secret and have not seen it as it is now.
 func (w *Watcher) inputChanged(ctx context.Context, key types.NamespacedName, version string, in event.Event) (out []event.Event, err error) {
 	err = w.issuers(ctx, key.Namespace, func(i *model.CMPIssuer) error {
@@ -122,6 +132,30 @@ func (w *Watcher) inputChanged(ctx context.Context, key types.NamespacedName, ve
 		return nil
 	})
 	return out, err
+}
+
+// bundleChanged asks for the delivery of the certificates whose CA bundle a Secret is. It reads all of the
+// namespace, which is done for no Secret that has gone: what it held last stays.
+func (w *Watcher) bundleChanged(ctx context.Context, key types.NamespacedName, version string, in event.Event) (out []event.Event, err error) {
+	err = w.Ledger.Certificates(ctx, ledger.Query{Namespace: key.Namespace}, func(c *model.CMPCertificate) error {
+		if src := c.Spec.CABundle; src != nil && src.SecretName == key.Name && otherBundle(c, version) {
+			out = append(out, model.Follow(in, bundleFact(c, version)))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// otherBundle: what was delivered has not seen the Secret of its CA bundle as it is now.
+func otherBundle(c *model.CMPCertificate, version string) bool {
+	return c.Status.Revision > 0 && !c.Spec.Paused && c.DeletionTimestamp == nil && c.Status.Secrets[c.Spec.CABundle.SecretName] != version
+}
+
+// bundleFact asks for a look at a certificate whose CA bundle has changed.
+func bundleFact(c *model.CMPCertificate, version string) event.Event {
+	e := model.NewEvent(model.EnrollmentRequested, types.NamespacedName{Namespace: c.Namespace, Name: c.Name}, model.Work{Reason: model.WorkDependency})
+	e.SetID(model.DerivedID(model.EnrollmentRequested, string(c.UID), "bundle", version))
+	return e
 }
 
 // issuers visits those whose Secrets are in a namespace.
