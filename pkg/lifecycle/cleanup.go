@@ -9,7 +9,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/ledger"
@@ -46,9 +48,7 @@ func (a *attempt) end(ctx context.Context) error {
 		}
 	}
 	if a.work.Reason != model.WorkEnd || len(deleted) > 0 {
-		e := model.NewEvent(model.CertificateEnded, a.key, model.EndFact{DeletionPolicy: policy, Deleted: deleted})
-		e.SetID(model.DerivedID(model.CertificateEnded, string(a.cert.UID)))
-		a.tell(e)
+		a.tell(endFact(a.cert, policy, deleted))
 		a.atOnce(model.Work{Reason: model.WorkEnd})
 		return nil
 	}
@@ -56,6 +56,13 @@ func (a *attempt) end(ctx context.Context) error {
 		return err
 	}
 	return a.o.release(ctx, issuerKey(a.cert))
+}
+
+// endFact tells the end of a configuration, once for each life of one.
+func endFact(cert *model.CMPCertificate, policy string, deleted []string) event.Event {
+	e := model.NewEvent(model.CertificateEnded, types.NamespacedName{Namespace: cert.Namespace, Name: cert.Name}, model.EndFact{DeletionPolicy: policy, Deleted: deleted})
+	e.SetID(model.DerivedID(model.CertificateEnded, string(cert.UID)))
+	return e
 }
 
 // deleteOutputs deletes the Secrets that bear the mark of this configuration.

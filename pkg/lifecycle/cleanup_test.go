@@ -3,6 +3,7 @@ package lifecycle_test
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,8 +70,9 @@ func TestDeletionPolicies(t *testing.T) {
 						t.Errorf("%s of the output has changed", k)
 					}
 				}
-			} else if r.told(model.CertificateEnded) != ended+1 {
-				t.Error("the end was not told")
+			}
+			if got := r.told(model.CertificateEnded); got != ended+1 {
+				t.Errorf("the end was told %d times", got-ended)
 			}
 			if got := len(r.revoked(name)) > 0; got != want.revoked {
 				t.Errorf("revoked: %v, want %v", got, want.revoked)
@@ -86,6 +88,36 @@ func TestDeletionPolicies(t *testing.T) {
 	r.tick("sweep")
 	if r.outputExists("kept") {
 		t.Error("the Secret of a configuration that is gone was put back")
+	}
+}
+
+// The end of a configuration that keeps its output and was deleted with kubectl is told by who is shown it;
+// that of one with another policy was told before it went.
+func TestEndByKubectlIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	for policy, told := range map[string]bool{"": true, model.DeletionKeep: true, model.DeletionDelete: false} {
+		name := "web" + strings.ToLower(policy)
+		spec := certificate(name, 24*time.Hour)
+		spec.DeletionPolicy = policy
+		r.declare(model.ConfigCreated, name, spec)
+		shown, err := r.store.Certificate(t.Context(), r.key(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := model.NewEvent(model.ResourceDelete, r.key(name), shown)
+		in.SetExtension("kind", model.CertificateKind)
+		in.SetExtension("namespace", r.ns)
+		in.SetExtension("name", name)
+		out, err := r.obtainer(nil).Observed(t.Context(), in)
+		if err != nil || mention(out, model.CertificateEnded, r.key(name).String()) != told {
+			t.Errorf("policy %q: got %v and %v, want the end told: %v", policy, out, err, told)
+		}
+		for _, e := range out {
+			if id := model.DerivedID(model.CertificateEnded, string(shown.UID)); e.ID() != id {
+				t.Errorf("policy %q: got id %s, want that of every other telling, %s", policy, e.ID(), id)
+			}
+		}
 	}
 }
 

@@ -51,7 +51,13 @@ func (o *Obtainer) ConfigWithdrawn(ctx context.Context, in event.Event) ([]event
 	if slices.Contains(cert.Finalizers, model.CleanUpFinalizer) {
 		return o.obtain(ctx, key, ledger.ForEnrollment, in)
 	}
-	return nil, o.release(ctx, issuerKey(cert))
+	return []event.Event{endedAsKept(cert, in)}, o.release(ctx, issuerKey(cert))
+}
+
+// endedAsKept tells the end of a configuration whose output stays, the same fact whoever sees it: nothing
+// keeps such a configuration from going, so that it is told afterwards.
+func endedAsKept(cert *model.CMPCertificate, in event.Event) event.Event {
+	return model.Follow(in, endFact(cert, model.DeletionKeep, nil))
 }
 
 // IssuerDeclared applies the issuer of issuer.created and issuer.updated, checks what
@@ -220,8 +226,10 @@ func (o *Obtainer) certificateObserved(ctx context.Context, key types.Namespaced
 	switch {
 	case in.Type() == model.ResourceDelete && c.Spec.IssuerRef.Name == "":
 		return nil, nil // its record goes with it, by its owner reference
+	case in.Type() == model.ResourceDelete && c.Spec.Deletion() == model.DeletionKeep:
+		return []event.Event{endedAsKept(&c, in)}, o.release(ctx, issuerKey(&c))
 	case in.Type() == model.ResourceDelete:
-		return nil, o.release(ctx, issuerKey(&c))
+		return nil, o.release(ctx, issuerKey(&c)) // its end was told before it went
 	case !shown:
 		return o.obtain(ctx, key, ledger.ForEnrollment, in)
 	case AtRest(&c, o.now()):
@@ -285,7 +293,7 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 }
 
 // reportIssuer writes what was found about an issuer into its status, and gives the fact
-// that its readiness has changed. Losing a race for the status is no harm: the next look reports again.
+// that its readiness has changed, or its configuration. Losing a race for the status is no harm: the next look reports again.
 // Who wrote the status may have died before the fact was published, so that the same event, delivered
 // once more, brings the same fact once more.
 func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, in event.Event, found error) ([]event.Event, error) {
@@ -308,6 +316,9 @@ func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, in event.Eve
 	if was == nil || was.Status != now.Status || was.Reason != now.Reason {
 		now.LastTransitionTime, issuer.Status.ReadyCause = transition(o.now(), was), cause
 	}
+	if ca.issuer.Status.ObservedGeneration != issuer.Generation { // whoever changed it hears how it stands now
+		issuer.Status.ReadyCause = cause
+	}
 	if !equality.Semantic.DeepEqual(&ca.issuer.Status, &issuer.Status) {
 		err := o.Ledger.UpdateIssuerStatus(ctx, issuer)
 		if errors.Is(err, ledger.ErrConflict) {
@@ -329,7 +340,7 @@ func issuerFact(issuer *model.CMPIssuer, ready metav1.Condition) event.Event {
 		eventType = model.IssuerFailed
 	}
 	e := model.NewEvent(eventType, ledger.IssuerKey(issuer), model.IssuerFact{Reason: ready.Reason, Message: ready.Message, Generation: issuer.Generation})
-	e.SetID(model.DerivedID(eventType, string(issuer.UID), ready.Reason, ready.LastTransitionTime.UTC().Format(time.RFC3339)))
+	e.SetID(model.DerivedID(eventType, string(issuer.UID), ready.Reason, ready.LastTransitionTime.UTC().Format(time.RFC3339), fmt.Sprint(issuer.Generation)))
 	return e
 }
 

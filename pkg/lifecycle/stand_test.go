@@ -73,6 +73,25 @@ func TestEachDeclarationIsAnswered(t *testing.T) {
 	r.wantAnswer(issuer, model.IssuerReady, 1)
 }
 
+// Whoever changes an issuer hears how it stands, by an event or with kubectl, also when it is as ready as before.
+func TestChangedIssuerIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	spec := r.issuer()
+	spec.MessageTimeout = &metav1.Duration{Duration: 20 * time.Second}
+	in := model.NewEvent(model.IssuerUpdated, r.key("ca"), map[string]any{"spec": spec})
+	r.send(in)
+	r.wantAnswer(in, model.IssuerReady, 2)
+	r.wantTold(model.IssuerFailed, 0)
+	r.unwatched(model.IssuerResource, "ca", `{"spec":{"messageTimeout":"25s"}}`)
+	change := model.NewEvent(model.ResourceUpdate, r.key("ca"), nil)
+	change.SetExtension("kind", model.IssuerKind)
+	change.SetExtension("namespace", r.ns)
+	change.SetExtension("name", "ca")
+	r.send(change)
+	r.wantAnswer(change, model.IssuerReady, 3)
+}
+
 // Nothing is told to those who did not ask and to whom nothing is new.
 func TestNothingIsToldUnasked(t *testing.T) {
 	r := newRig(t, nil)
