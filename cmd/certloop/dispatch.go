@@ -49,7 +49,16 @@ variables for NATS, limits and logs (see enroll --help); PORT serves the probes.
 	}
 	o.logging.addFlags(cmd)
 	cmd.Flags().StringToStringVar(&o.targets, "target", nil, "`FUNCTION=URL` of a function to wake: "+strings.Join(functionNames(), ", ")+" (default: "+targetsVariable+")")
+	_ = cmd.RegisterFlagCompletionFunc("target", cobra.FixedCompletions(targetBeginnings(), cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// targetBeginnings are what a shell can propose of a target: the host is the user's.
+func targetBeginnings() (all []string) {
+	for _, name := range functionNames() {
+		all = append(all, name+"=http://")
+	}
+	return all
 }
 
 func functionNames() (names []string) {

@@ -136,3 +136,11 @@ func TestDispatchNamesWhatIsWrong(t *testing.T) {
 		t.Errorf("exit code %d; stderr %q", code, stderr)
 	}
 }
+
+// A shell proposes the functions, and waits for the host.
+func TestDispatchCompletion(t *testing.T) {
+	const want = "enroll=http://\nrenew=http://\nwatch-secrets=http://\nexpiry-scan=http://\n:6\n"
+	if _, stdout, _ := run(t, "__complete", "dispatch", "--target", ""); stdout != want {
+		t.Errorf("got %q, want %q", stdout, want)
+	}
+}
