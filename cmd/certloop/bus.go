@@ -14,6 +14,7 @@ import (
 
 	"github.com/certloop/certloop/pkg/delivery"
 	"github.com/certloop/certloop/pkg/model"
+	"github.com/certloop/certloop/pkg/service"
 )
 
 const applyTimeout = 30 * time.Second // for the three streams to be made
@@ -22,7 +23,7 @@ const applyTimeout = 30 * time.Second // for the three streams to be made
 type busOptions struct{ url string }
 
 func (o *busOptions) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.url, "nats-url", "", "NATS `servers`, separated by commas (default: NATS_URL, else "+nats.DefaultURL+"); credentials come from NATS_CREDS, NATS_CA, NATS_CERT and NATS_KEY")
+	cmd.Flags().StringVar(&o.url, "nats-url", "", "NATS `servers`, separated by commas (default: NATS_URL, else "+nats.DefaultURL+"); credentials come from NATS_CREDS, NATS_CA, NATS_CERT and NATS_KEY, the prefix of inboxes from NATS_INBOX_PREFIX (default: _INBOX_USER for a user in the URL, else _INBOX)")
 }
 
 // hasServers tells whether servers are named.
@@ -31,7 +32,11 @@ func (o *busOptions) hasServers() bool { return o.url != "" || os.Getenv("NATS_U
 // connect connects now, or fails.
 func (o *busOptions) connect(more ...nats.Option) (*nats.Conn, error) {
 	url := cmp.Or(o.url, os.Getenv("NATS_URL"), nats.DefaultURL)
-	opts := append([]nats.Option{nats.Name("certloop")}, more...)
+	inbox, err := service.InboxPrefix(os.Getenv("NATS_INBOX_PREFIX"), url)
+	if err != nil {
+		return nil, misused(err)
+	}
+	opts := append([]nats.Option{nats.Name("certloop"), nats.CustomInboxPrefix(inbox)}, more...)
 	if file := os.Getenv("NATS_CREDS"); file != "" {
 		opts = append(opts, nats.UserCredentials(file))
 	}

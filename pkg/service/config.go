@@ -36,6 +36,9 @@ type Config struct {
 	// NATSCert and NATSKey are PEM files for TLS with a client certificate. Default none; both or neither.
 	NATSCert string `envconfig:"NATS_CERT" desc:"PEM file with the client certificate for NATS"`
 	NATSKey  string `envconfig:"NATS_KEY" desc:"PEM file with its key"`
+	// NATSInbox is what the subjects begin with on which answers and work come back; the user has to be let listen
+	// there, and nobody else should be. Default _INBOX_USER for a user that NATS_URL names, else _INBOX.
+	NATSInbox string `envconfig:"NATS_INBOX_PREFIX" desc:"prefix of the inboxes; _INBOX_USER for a user in NATS_URL, else _INBOX, when empty"`
 
 	// Kubeconfig is the path of one or more kubeconfig files, as kubectl reads it. Default the Pod's service account.
 	Kubeconfig string `envconfig:"KUBECONFIG" desc:"kubeconfig; empty inside a cluster"`
@@ -128,6 +131,9 @@ func (c Config) checkAddresses() (errs []error) {
 			// Not repeated: it may hold a password.
 			errs = append(errs, fmt.Errorf("NATS_URL: server %d is not nats://, tls://, ws:// or wss:// and a host", i+1))
 		}
+	}
+	if _, err := InboxPrefix(c.NATSInbox, c.NATSURL); err != nil {
+		errs = append(errs, err)
 	}
 	return errs
 }

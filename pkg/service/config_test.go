@@ -71,6 +71,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"CERTLOOP_LISTEN":          "localhost",
 		"NATS_URL":                 "nats://user:hunter2@a b:4222",
 		"NATS_CREDS":               "/nowhere/creds",
+		"NATS_INBOX_PREFIX":        "_INBOX.>",
 		"NATS_CERT":                "/nowhere/cert",
 		"KUBECONFIG":               "/nowhere/kubeconfig",
 		"CERTLOOP_NAMESPACES":      "shop,Not_A_Namespace",
@@ -169,6 +170,27 @@ func TestHelpNamesEveryVariable(t *testing.T) {
 	for field := range reflect.TypeFor[Config]().Fields() {
 		if name := field.Tag.Get("envconfig"); !strings.Contains(help.String(), "  "+name+" ") || field.Tag.Get("desc") == "" {
 			t.Errorf("%s is not described in\n%s", name, &help)
+		}
+	}
+}
+
+func TestInboxPrefix(t *testing.T) {
+	for name, tt := range map[string]struct{ configured, urls, want string }{
+		"nobody":                   {"", "nats://127.0.0.1:4222", "_INBOX"},
+		"a user":                   {"", "nats://pipeline:secret@127.0.0.1:4222", "_INBOX_pipeline"},
+		"a user of several":        {"", "nats://one:4222, nats://pipeline:secret@two:4222", "_INBOX_pipeline"},
+		"a token":                  {"", "nats://s3cr3t@127.0.0.1:4222", "_INBOX"},
+		"a name that is no word":   {"", "nats://a.%3E:secret@127.0.0.1:4222", "_INBOX"},
+		"configured":               {"_INBOX_enroll", "nats://127.0.0.1:4222", "_INBOX_enroll"},
+		"configured beside a user": {"replies.enroll", "nats://pipeline:secret@127.0.0.1:4222", "replies.enroll"},
+	} {
+		if got, err := InboxPrefix(tt.configured, tt.urls); got != tt.want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, tt.want)
+		}
+	}
+	for _, wrong := range []string{">", "_INBOX.*", "_INBOX.", "a b", "ü"} {
+		if got, err := InboxPrefix(wrong, ""); err == nil {
+			t.Errorf("%q is taken as %q", wrong, got)
 		}
 	}
 }

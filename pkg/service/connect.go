@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -128,6 +130,11 @@ func connectNATS(ctx context.Context, c Config, log *slog.Logger) (*nats.Conn, e
 		// An event is stored or it is not: nothing is kept back for a better time.
 		nats.ReconnectBufSize(-1),
 	}
+	inbox, err := InboxPrefix(c.NATSInbox, c.NATSURL)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, nats.CustomInboxPrefix(inbox))
 	opts = append(opts, credentials(c)...)
 	opts = append(opts, tell(context.WithoutCancel(ctx), log)...)
 	conn, err := nats.Connect(c.NATSURL, opts...)
@@ -135,6 +142,35 @@ func connectNATS(ctx context.Context, c Config, log *slog.Logger) (*nats.Conn, e
 		return nil, fmt.Errorf("NATS: %w", err)
 	}
 	return conn, nil
+}
+
+// defaultInbox is NATS's own, which all users share who have no other.
+const defaultInbox = "_INBOX"
+
+// inboxPrefix is what may stand before the dot of an inbox: a subject without wildcards.
+var inboxPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+
+// InboxPrefix is what the inboxes of a connection begin with. An inbox receives work and answers, so that each
+// user has a prefix of his own, and nobody else is let listen there: the one that is configured, or _INBOX_USER for the
+// user that a server's URL names with a password. A name alone is a token, and secret.
+func InboxPrefix(configured, urls string) (string, error) {
+	if configured != "" {
+		if !inboxPrefix.MatchString(configured) {
+			return "", fmt.Errorf("NATS_INBOX_PREFIX=%q is no prefix: letters, digits, _ and -, with dots between them", configured)
+		}
+		return configured, nil
+	}
+	for server := range strings.SplitSeq(urls, ",") {
+		u, err := url.Parse(strings.TrimSpace(server))
+		if err != nil || u.User == nil {
+			continue
+		}
+		_, hasPassword := u.User.Password()
+		if prefix := defaultInbox + "_" + u.User.Username(); hasPassword && inboxPrefix.MatchString(prefix) {
+			return prefix, nil
+		}
+	}
+	return defaultInbox, nil
 }
 
 func credentials(c Config) (opts []nats.Option) {
