@@ -63,6 +63,7 @@ func (o *allOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.stateDir, "state-dir", "", "`directory` of the embedded NATS server (default: certloop/all in the user's state directory)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` with the cluster and its credentials (default: KUBECONFIG, or the cluster we run in)")
 	f.StringSliceVar(&o.namespaces, "namespaces", nil, "`names` of the namespaces to watch (default: CERTLOOP_NAMESPACES, else all)")
+	f.BoolVar(&o.clusterIssuers, "cluster-issuers", false, "watch CMPClusterIssuers although only some namespaces are watched; needs the right to list and watch them")
 	f.StringVar(&o.natsURL, "nats-url", "", "NATS `servers` to use instead of the embedded one (default: NATS_URL)")
 	f.IntVar(&o.natsPort, "nats-port", 0, "`port` of the embedded NATS server on loopback; 0 takes that of the last start, or a free one")
 	f.StringVar(&o.host, "listen-host", loopback, "`address` the functions listen on")

@@ -41,9 +41,11 @@ type sources struct {
 	Bus        delivery.Publisher
 	Log        *slog.Logger
 	Namespaces []string // none: all
-	Scan       time.Duration
-	Sweep      time.Duration
-	Now        func() time.Time
+	// ClusterIssuers are watched where all namespaces are; elsewhere it takes a right of its own.
+	ClusterIssuers bool
+	Scan           time.Duration
+	Sweep          time.Duration
+	Now            func() time.Time
 	// Watching is called once, when changes are told from then on.
 	Watching func()
 }
@@ -115,7 +117,7 @@ func (s *sources) feeds() ([]*feed, error) {
 		client := secrets.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}).Namespace(ns)
 		all = append(all, s.secrets(ns, selected(client, watchedSecrets)))
 	}
-	if len(s.Namespaces) == 0 { // otherwise cluster issuers are not ours to watch
+	if s.ClusterIssuers || len(s.Namespaces) == 0 {
 		own(model.ClusterIssuerResource, "")
 	}
 	return all, nil

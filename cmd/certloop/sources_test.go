@@ -260,3 +260,30 @@ func TestLargeObjectsStillFitIntoAnEvent(t *testing.T) {
 		})
 	}
 }
+
+// Cluster issuers are watched by whoever may, and not only by who watches everything.
+func TestFeeds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		namespaces     []string
+		clusterIssuers bool
+		want           []string
+	}{
+		"everything":                      {nil, false, []string{"/cmpissuers", "/cmpcertificates", "/secrets", "/cmpclusterissuers"}},
+		"a namespace":                     {[]string{"core"}, false, []string{"core/cmpissuers", "core/cmpcertificates", "core/secrets"}},
+		"a namespace and cluster issuers": {[]string{"core"}, true, []string{"core/cmpissuers", "core/cmpcertificates", "core/secrets", "/cmpclusterissuers"}},
+	} {
+		s := testSources()
+		s.Namespaces, s.ClusterIssuers = tt.namespaces, tt.clusterIssuers
+		feeds, err := s.feeds()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range feeds {
+			got = append(got, f.resource)
+		}
+		if d := diff.Diff(tt.want, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}

@@ -29,8 +29,10 @@ type system struct {
 	ports    map[string]int // by the function's name; free ones where it says nothing
 	scan     time.Duration
 	sweep    time.Duration
-	log      *slog.Logger
-	trace    func(lifecycle.Step)
+	// clusterIssuers are watched even if only some namespaces are.
+	clusterIssuers bool
+	log            *slog.Logger
+	trace          func(lifecycle.Step)
 }
 
 // running is a system that works.
@@ -94,7 +96,7 @@ func (s *system) serve(ctx context.Context, r *running, ready func(*running)) er
 		parts.Go(func() error { return service.Run(ctx, r.Env, listeners[i], f) })
 	}
 	src := &sources{
-		Kube: r.Kube, Bus: r.Bus, Log: s.log, Namespaces: s.config.Namespaces,
+		Kube: r.Kube, Bus: r.Bus, Log: s.log, Namespaces: s.config.Namespaces, ClusterIssuers: s.clusterIssuers,
 		Scan: s.scan, Sweep: s.sweep, Now: r.Now, Watching: func() { ready(r) },
 	}
 	parts.Go(func() error { return src.run(ctx) })
