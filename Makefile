@@ -165,10 +165,15 @@ generate: ## write deep copies, CRDs, JSON Schemas and what documents repeat, fr
 	$(TOOL) controller-gen object crd paths=./pkg/model output:crd:dir=deploy/knative/crds
 	go test ./pkg/model -run=Document -count=1 -update
 
+# What `make generate` and `make chart` write, or write into.
+GENERATED := charts deploy docs pkg/model/schemas test/chart/testdata '**/zz_generated*.go'
+
 .PHONY: verify
 verify: generate chart ## check that modules are tidy, Go is formatted and what is generated is committed
 	@untidy=; for module in $(MODULES); do go -C "$$module" mod tidy -diff || untidy+=" $$module"; done; \
 		if [ -n "$$untidy" ]; then echo "go mod tidy would change:$$untidy"; exit 1; fi
 	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
 		if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
-	@git diff --exit-code -- deploy docs pkg/model/schemas '**/zz_generated*.go'
+	@git diff --exit-code -- $(GENERATED)
+	@unknown=$$(git ls-files --others --exclude-standard -- $(GENERATED)); \
+		if [ -n "$$unknown" ]; then echo "generated, and not committed:"; echo "$$unknown"; exit 1; fi
