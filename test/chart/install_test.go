@@ -1,10 +1,12 @@
 package chart
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,6 +51,17 @@ func TestInstallDocument(t *testing.T) {
 				if _, err := os.Stat(filepath.Join(root, "functions", name)); err != nil {
 					t.Error(err)
 				}
+			case "kubectl -n": // run by TestFirstCertificate of docs
+				for i, argument := range command {
+					if argument != "-f" {
+						continue
+					}
+					for _, u := range documents(t, command[i+1], read(t, filepath.Join(root, command[i+1]))) {
+						if u.GetAPIVersion() != "certloop.io/v1alpha1" || u.GetNamespace() != "" {
+							t.Errorf("%s %s is no object for any namespace", u.GetKind(), u.GetName())
+						}
+					}
+				}
 			case "kubectl apply":
 				kustomized(t, filepath.Join(root, command[slices.Index(command, "-k")+1]))
 			case "kubectl delete":
@@ -72,7 +85,7 @@ func shown(t *testing.T, arguments []string) {
 	namespace := ""
 	for i := 0; i < len(arguments); i++ {
 		switch argument := arguments[i]; argument {
-		case release, "charts/certloop", "--create-namespace", "--reuse-values":
+		case release, "charts/certloop", "--create-namespace", "--reset-then-reuse-values":
 			continue
 		case "--namespace":
 			namespace = arguments[i+1]
@@ -90,7 +103,7 @@ func shown(t *testing.T, arguments []string) {
 		}
 		i++
 	}
-	if slices.Contains(arguments, "--reuse-values") {
+	if slices.Contains(arguments, "--reset-then-reuse-values") {
 		if err := strvals.ParseInto("networkPolicy.ca[0].name=a,networkPolicy.ca[0].cidrs={192.0.2.10/32},networkPolicy.ca[0].port=829", v); err != nil {
 			t.Fatal(err)
 		}
@@ -158,5 +171,39 @@ func TestDocumentsNameValues(t *testing.T) {
 	}
 	if found < 12 {
 		t.Errorf("%d values were found in the documents, want more", found)
+	}
+}
+
+// The versions that docs/install.md says are tested are those of the modules the tests are made of.
+func TestVersionsDocument(t *testing.T) {
+	document := string(read(t, root+"/docs/install.md"))
+	for _, tt := range []struct {
+		row, module, path string
+		older             int // by so much is the minor version of a module below that of the product
+	}{
+		{"Kubernetes", "test/kubeapi", "k8s.io/kubernetes", 0},
+		{"Knative", "test/knative", "knative.dev/eventing", 27},
+		{"NATS", "test/chart", "github.com/nats-io/nats-server/v2", 0},
+		{"Helm", "test/chart", "helm.sh/helm/v4", 0},
+		{"Helm", "test/chart", "helm.sh/helm/v3", 0},
+	} {
+		mod := string(read(t, filepath.Join(root, tt.module, "go.mod")))
+		m := regexp.MustCompile(`(?m)^\s+` + regexp.QuoteMeta(tt.path) + ` v(\d+)\.(\d+)\.`).FindStringSubmatch(mod)
+		if m == nil {
+			t.Fatalf("%s does not name %s", tt.module, tt.path)
+		}
+		version := m[1] + "." + m[2]
+		if tt.older > 0 { // before 1.0
+			minor, err := strconv.Atoi(m[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			version = fmt.Sprintf("1.%d", minor-tt.older)
+		}
+		_, row, _ := strings.Cut(document, "\n| "+tt.row+" | ")
+		tested, _, _ := strings.Cut(row, " | ")
+		if !slices.Contains(strings.FieldsFunc(tested, func(r rune) bool { return r == ' ' || r == ',' || r == ';' }), version) {
+			t.Errorf("docs/install.md says that %s is tested with %q, and it is with %s", tt.row, tested, version)
+		}
 	}
 }

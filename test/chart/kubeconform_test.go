@@ -159,7 +159,7 @@ func TestKubeconform(t *testing.T) {
 		}
 	}
 	t.Run("deploy/knative", func(t *testing.T) {
-		for _, pattern := range []string{"certloop.yaml", "namespace.yaml", "eventtypes.yaml", "crds/*.yaml", "policies/*.yaml"} {
+		for _, pattern := range []string{"certloop.yaml", "namespace.yaml", "crds/*.yaml", "policies/*.yaml"} {
 			files, err := filepath.Glob(filepath.Join(root, "deploy/knative", pattern))
 			if err != nil || len(files) == 0 {
 				t.Fatalf("%s: %d files, %v", pattern, len(files), err)

@@ -2,10 +2,12 @@ package chart
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -40,12 +43,18 @@ func natsServer(t *testing.T, a arrangement, overlays ...string) string {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, user := range []string{"enroll", "renew", "watch_secrets", "expiry_scan", "dispatch", "setup", "all", "pipeline"} {
+	for _, user := range []string{"enroll", "renew", "watch_secrets", "expiry_scan", "dispatch", "setup", "all", "pipeline", "edge_pipeline"} {
 		t.Setenv("CERTLOOP_"+strings.ToUpper(user)+"_PASSWORD", password(user))
 	}
+	return started(t, path)
+}
+
+// started is the URL of a server that runs with a configuration.
+func started(t *testing.T, path string) string {
+	t.Helper()
 	options, err := server.ProcessConfigFile(path)
 	if err != nil {
-		t.Fatalf("%v in\n%s", err, content)
+		t.Fatalf("%v in\n%s", err, read(t, path))
 	}
 	options.NoSigs, options.NoLog = true, true
 	s, err := server.NewServer(options)
@@ -69,7 +78,7 @@ func connect(t *testing.T, url, user string) *nats.Conn {
 		secret = user
 	}
 	// The server's objections are read from LastError.
-	conn, err := nats.Connect(url, nats.UserInfo(user, secret), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	conn, err := nats.Connect(url, nats.UserInfo(user, secret), nats.CustomInboxPrefix("_INBOX_"+user), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		t.Fatalf("%s: %v", user, err)
 	}
@@ -160,11 +169,30 @@ func expected(t *testing.T, profile string) map[string]map[string]bool {
 	return all
 }
 
+// publishers are two users of others.
+const publishers = "nats: {authorization: {publishers: [{name: pipeline, namespaces: [core]}, {name: edge-pipeline, namespaces: [edge]}]}}"
+
 // Every user tries every subject: nobody may more than he needs, and nobody less.
 func TestNATSUsers(t *testing.T) {
 	for _, profile := range []string{"knative", "knative-direct", "plain"} {
 		t.Run(profile, func(t *testing.T) {
-			url := natsServer(t, arrangement{profile, "dedicated"})
+			url := natsServer(t, arrangement{profile, "dedicated"}, publishers)
+			all := append(users(profile), "pipeline", "edge-pipeline")
+			for _, user := range all {
+				own := "_INBOX_" + user
+				for _, owner := range append(slices.Clone(all), "root", user+"-2") {
+					for _, inbox := range []string{"_INBOX_" + owner + ".>", "_INBOX_" + owner + ".abc", "_INBOX_" + owner + ".*.1"} {
+						if got, want := maySubscribe(t, url, user, inbox), owner == user; got != want {
+							t.Errorf("%s may listen to %s: %v, want %v", user, inbox, got, want)
+						}
+					}
+				}
+				for _, inbox := range []string{"_INBOX.>", "_INBOX.abc.*", "_INBOX.abc", "*.>", "*.abc", "*.*", own, ">"} {
+					if maySubscribe(t, url, user, inbox) {
+						t.Errorf("%s may listen to %s", user, inbox)
+					}
+				}
+			}
 			want := expected(t, profile)
 			for _, user := range users(profile) {
 				for subject, what := range probes() {
@@ -346,7 +374,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // Others may declare what is theirs, in the namespaces that are named.
 func TestNATSPublishers(t *testing.T) {
-	url := natsServer(t, arrangement{"knative", "dedicated"}, "nats: {authorization: {publishers: [{name: pipeline, namespaces: [core]}]}}")
+	url := natsServer(t, arrangement{"knative", "dedicated"}, publishers)
 	root := connect(t, url, "root")
 	js, err := jetstream.New(root)
 	if err != nil {
@@ -393,5 +421,104 @@ func TestNATSNkeys(t *testing.T) {
 	text, _, _ := unstructured.NestedString(config.Object, "data", "authorization.conf")
 	if !strings.Contains(text, "nkey: "+nkey) || strings.Contains(text, "password:") {
 		t.Errorf("got\n%s", text)
+	}
+}
+
+// Every Pod has the inboxes of its own user, where the release holds the users.
+func TestNATSInboxes(t *testing.T) {
+	for _, a := range arrangements() {
+		for values, want := range map[string]bool{"": true, "nats: {authorization: {render: false}}": false, "profile: plain\nplain: {embeddedNATS: true, replicas: 1}": false} {
+			for component, env := range environments(t, a.objects(t, values)) {
+				got, given := env["NATS_INBOX_PREFIX"]
+				if given != want || given && got != "_INBOX_"+component {
+					t.Errorf("%s, %s with %q: %s has the inboxes %q", a, component, values, component, got)
+				}
+			}
+		}
+	}
+}
+
+// environments are the variables of each component's container that have a value.
+func environments(t *testing.T, all []*unstructured.Unstructured) map[string]map[string]string {
+	t.Helper()
+	found := map[string]map[string]string{}
+	for _, u := range all {
+		component, ok, _ := unstructured.NestedString(u.Object, "spec", "template", "metadata", "labels", "app.kubernetes.io/component")
+		if !ok {
+			continue
+		}
+		found[component] = map[string]string{}
+		containers, _, _ := unstructured.NestedSlice(u.Object, "spec", "template", "spec", "containers")
+		for _, c := range containers {
+			variables, _, _ := unstructured.NestedSlice(c.(map[string]any), "env")
+			for _, v := range variables {
+				if value, ok := v.(map[string]any)["value"].(string); ok {
+					found[component][v.(map[string]any)["name"].(string)] = value
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		t.Fatal("there are no Pods")
+	}
+	return found
+}
+
+// Two releases at one server have an account each, where their users log in by nkeys: neither hears
+// the other, and both have users of the same names.
+func TestNATSAccounts(t *testing.T) {
+	dir, accounts, keys := t.TempDir(), "", map[string]nkeys.KeyPair{}
+	for _, release := range []string{"core", "edge"} {
+		overlay := "nats: {authorization: {nkeys: {"
+		for _, user := range users("knative-direct") {
+			pair, err := nkeys.CreateUser()
+			if err != nil {
+				t.Fatal(err)
+			}
+			public, err := pair.PublicKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[release+" "+user] = pair
+			overlay += user + ": " + public + ", "
+		}
+		config := named(t, arrangement{"knative-direct", "dedicated"}.objects(t, overlay+"}}}"), "ConfigMap", "certloop-nats-authorization")
+		text, _, _ := unstructured.NestedString(config.Object, "data", "authorization.conf")
+		if err := os.WriteFile(filepath.Join(dir, release+".conf"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		accounts += release + " { jetstream: enabled\n include " + release + ".conf\n }\n"
+	}
+	path := filepath.Join(dir, "nats.conf")
+	content := fmt.Sprintf("host: 127.0.0.1\nport: -1\njetstream { store_dir: %q }\naccounts {\n%s}\n", t.TempDir(), accounts)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := started(t, path)
+	login := func(who string) *nats.Conn {
+		public, err := keys[who].PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, user, _ := strings.Cut(who, " ")
+		conn, err := nats.Connect(url, nats.Nkey(public, keys[who].Sign), nats.CustomInboxPrefix("_INBOX_"+user))
+		if err != nil {
+			t.Fatalf("%s: %v", who, err)
+		}
+		t.Cleanup(conn.Close)
+		return conn
+	}
+	for _, release := range []string{"core", "edge"} {
+		js, err := jetstream.New(login(release + " setup"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.Stream(t.Context(), model.WorkStream); !errors.Is(err, jetstream.ErrStreamNotFound) {
+			t.Errorf("%s sees a stream before its own is made: %v", release, err)
+		}
+		if err := delivery.Apply(t.Context(), js, 1); err != nil {
+			t.Fatal(err)
+		}
+		tell(t, login(release+" enroll"), "enroll")
 	}
 }

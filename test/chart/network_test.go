@@ -303,22 +303,19 @@ func TestOtherNetworks(t *testing.T) {
 	all := a.objects(t, `
 networkPolicy:
   nats: {namespace: "", cidrs: [198.51.100.20/32]}
-  dns: {nodeLocalIP: 169.254.20.10}
-  otlp: {enabled: true}
+  dns: {nodeLocalIP: "fd00::10"}
+nats: {url: "nats://198.51.100.20:4222"}
 `)
 	c, mine := cluster(t, a, all), ours(t, a, all)
-	c.Namespaces["observability"] = map[string]string{"kubernetes.io/metadata.name": "observability"}
-	collector := pod("observability", map[string]string{"app.kubernetes.io/name": "opentelemetry-collector"}).peer
 	for name, tt := range map[string]struct {
 		to   netpol.Peer
 		port netpol.Port
 		want bool
 	}{
-		"nats outside":    {address("198.51.100.20").peer, tcp(4222)[0], true},
-		"nats inside":     {neighbours(a)["nats"].peer, tcp(4222)[0], false},
-		"node-local dns":  {address("169.254.20.10").peer, netpol.Port{Protocol: corev1.ProtocolUDP, Number: 53}, true},
-		"collector":       {collector, tcp(4317)[0], true},
-		"collector admin": {collector, tcp(8888)[0], false},
+		"nats outside":   {address("198.51.100.20").peer, tcp(4222)[0], true},
+		"nats inside":    {neighbours(a)["nats"].peer, tcp(4222)[0], false},
+		"node-local dns": {address("fd00::10").peer, netpol.Port{Protocol: corev1.ProtocolUDP, Number: 53}, true},
+		"its neighbour":  {address("fd00::11").peer, netpol.Port{Protocol: corev1.ProtocolUDP, Number: 53}, false},
 	} {
 		if got := c.Allowed(mine["expiry-scan"].peer, tt.to, tt.port); got != tt.want {
 			t.Errorf("%s: reached %v, want %v", name, got, tt.want)
@@ -329,14 +326,61 @@ networkPolicy:
 	}
 }
 
+// Several releases with one NATS let their own Pods in, and do not shut out each other's, whoever of
+// them holds the policies that all share.
+func TestTwoReleases(t *testing.T) {
+	const broker = "messaging"
+	first, second := arrangement{"knative", "dedicated"}, arrangement{"plain", "dedicated"}
+	shared := func(nats string) string { return "networkPolicy: {nats: {namespace: " + broker + nats + "}}" }
+	server := pod(broker, map[string]string{"app.kubernetes.io/name": "nats"}).peer
+	stranger := pod(broker, map[string]string{"app": "stranger"}).peer
+	for name, own := range map[string][2]string{
+		"both hold them":  {"", ""},
+		"the first does":  {"", ", policies: false"},
+		"the second does": {", policies: false", ""},
+	} {
+		one, other := first.objects(t, shared(own[0])), second.objects(t, shared(own[1]))
+		c := cluster(t, first, append(slices.Clone(one), other...))
+		for _, ns := range []string{broker, second.home()} {
+			c.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns}
+		}
+		names := map[string]bool{}
+		for _, p := range c.Policies {
+			if id := p.Namespace + "/" + p.Name; names[id] || len(p.Name) > 253 {
+				t.Errorf("%s: two policies are %s, or the name is too long", name, id)
+			} else {
+				names[id] = true
+			}
+		}
+		for from, want := range map[netpol.Peer]bool{
+			ours(t, first, one)["enroll"].peer: true, ours(t, second, other)["all"].peer: true, stranger: false,
+			pod(first.home(), map[string]string{"app": "stray"}).peer: false,
+		} {
+			if got := c.Allowed(from, server, tcp(4222)[0]); got != want {
+				t.Errorf("%s: %v reaches NATS: %v, want %v", name, from.Pod, got, want)
+			}
+		}
+		if !c.Allowed(server, server, tcp(6222)[0]) {
+			t.Errorf("%s: NATS's servers do not reach one another", name)
+		}
+	}
+	for _, u := range of(first.objects(t, shared(", policies: false, clients: false")), "NetworkPolicy") {
+		if u.GetNamespace() == broker {
+			t.Errorf("%s is there all the same", u.GetName())
+		}
+	}
+}
+
 // The table in docs/network.md names every policy.
 func TestNetworkIsDocumented(t *testing.T) {
 	document, err := os.ReadFile(root + "/docs/network.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, u := range of(arrangement{"knative", "shared"}.objects(t, "networkPolicy: {otlp: {enabled: true}}"), "NetworkPolicy") {
-		if name := strings.TrimPrefix(u.GetName(), release+"-"); !strings.Contains(string(document), "| `"+name+"` |") {
+	a := arrangement{"knative", "shared"}
+	for _, u := range of(a.objects(t), "NetworkPolicy") {
+		name := strings.TrimPrefix(strings.TrimPrefix(u.GetName(), a.home()+"."), release+"-")
+		if !strings.Contains(string(document), "| `"+name+"` |") {
 			t.Errorf("docs/network.md does not explain %s", name)
 		}
 	}

@@ -161,7 +161,7 @@ func TestConfigurationIsValid(t *testing.T) {
 
 // The garbage collector is told of the memory limit.
 func TestMemoryLimit(t *testing.T) {
-	for limit, want := range map[string]string{"128Mi": "115MiB", "1Gi": "921MiB", "100M": ""} {
+	for limit, want := range map[string]string{"128Mi": "115MiB", "1Gi": "921MiB", "100M": "85MiB", "0.5Gi": "460MiB", "1.5Gi": "1382MiB", "134217728": "115MiB", "134217728.0": "115MiB"} {
 		overlay := "functions: {enroll: {resources: {limits: {memory: " + limit + "}}}}"
 		env := pods(t, arrangement{"knative", "dedicated"}.objects(t, overlay))["certloop-enroll"].Spec.Containers[0].Env
 		got := ""

@@ -40,6 +40,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "nc" {
+		os.Exit(attempt(os.Args[1:]))
+	}
 	// Helm tells each time that the chart has a link to the definitions.
 	log.SetOutput(io.Discard)
 	// kubetest looks in the module, and this is one of its own.

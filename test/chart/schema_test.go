@@ -2,9 +2,13 @@ package chart
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	common4 "helm.sh/helm/v4/pkg/chart/common"
+	values4 "helm.sh/helm/v4/pkg/chart/common/util"
+	loader4 "helm.sh/helm/v4/pkg/chart/v2/loader"
 	"sigs.k8s.io/yaml"
 )
 
@@ -21,7 +25,30 @@ func TestRefused(t *testing.T) {
 		"no CA":                     {"networkPolicy: {ca: []}", "could reach no CA"},
 		"CA without port":           {"networkPolicy: {ca: [{name: a, cidrs: [192.0.2.1/32]}]}", "port"},
 		"CA by name":                {"networkPolicy: {ca: [{name: a, cidrs: [ca.example.org], port: 80}]}", "cidrs"},
-		"CA anywhere":               {"networkPolicy: {ca: [{name: a, cidrs: [0.0.0.0/0], port: 80}]}", "whole internet"},
+		"CA anywhere":               {"networkPolicy: {ca: [{name: a, cidrs: [0.0.0.0/0], port: 80}]}", "networkPolicy.ca a: 0.0.0.0/0 is too wide"},
+		"CA anywhere in two halves": {"networkPolicy: {ca: [{name: a, cidrs: [0.0.0.0/1, 128.0.0.0/1], port: 80}]}", "0.0.0.0/1 is too wide"},
+		"CA anywhere in IPv6":       {"networkPolicy: {ca: [{name: a, cidrs: [2000::/3], port: 80}]}", "2000::/3 is too wide"},
+		"CA that is no address":     {"networkPolicy: {ca: [{name: a, cidrs: [999.0.0.0/8], port: 80}]}", "cidrs"},
+		"CA that is no IPv6":        {"networkPolicy: {ca: [{name: a, cidrs: [\"fd00:::1/128\"], port: 80}]}", "cidrs"},
+		"API server anywhere":       {"networkPolicy: {apiServer: {cidrs: [0.0.0.0/0]}}", "networkPolicy.apiServer: 0.0.0.0/0 is too wide"},
+		"NATS anywhere":             {"networkPolicy: {nats: {cidrs: [0.0.0.0/0]}}", "networkPolicy.nats: 0.0.0.0/0 is too wide"},
+		"node-local DNS":            {"networkPolicy: {dns: {nodeLocalIP: 169.254.20.300}}", "nodeLocalIP"},
+		"OTLP that nobody sends":    {"networkPolicy: {otlp: {enabled: true}}", "otlp"},
+		"memory by the byte":        {"dispatch: {resources: {limits: {memory: 96}}}", "dispatch.resources.limits.memory: 96 is less than 16Mi"},
+		"memory in bits":            {"functions: {enroll: {resources: {limits: {memory: 128mb}}}}", "memory"},
+		"no CPU at all":             {"functions: {enroll: {resources: {requests: {cpu: some}}}}", "cpu"},
+		"no place on Earth":         {"timezone: Mars/Olympus", "there is no Mars/Olympus"},
+		"no name of a time zone":    {"timezone: \"+02:00\"", "timezone"},
+		"NATS at another port":      {"nats: {url: \"nats://nats.nats:4333\"}", "networkPolicy.nats.port"},
+		"one NATS at another port":  {"nats: {url: \"nats://a:4222,nats://b:4333\"}", "nats://b:4333 is reached at port 4333"},
+		"NATS at a default port":    {"nats: {url: \"wss://nats.example.org\"}", "reached at port 443"},
+		"NATS nowhere":              {"networkPolicy: {nats: {namespace: \"\", cidrs: [192.0.2.20/32]}}", "nats.url is empty"},
+		"another's label":           {"pod: {labels: {app.kubernetes.io/component: enroll}}", "use another label"},
+		"a publisher of our name":   {"nats: {authorization: {publishers: [{name: enroll, namespaces: [core]}]}}", "there is a user enroll already"},
+		"a publisher of any name":   {"nats: {authorization: {publishers: [{name: all, namespaces: [core]}]}}", "there is a user all already"},
+		"a publisher twice":         {"nats: {authorization: {publishers: [{name: ci, namespaces: [core]}, {name: ci, namespaces: [edge]}]}}", "there is a user ci already"},
+		"credentials for nobody":    {"profile: plain\nplain: {embeddedNATS: true, replicas: 1}\nnats: {credentialsSecret: nats}", "nats.credentialsSecret is for a NATS server of your own"},
+		"a URL for nobody":          {"profile: plain\nplain: {embeddedNATS: true, replicas: 1}\nnats: {url: \"nats://nats:4222\"}", "nats.url is for a NATS server of your own"},
 		"no API server":             {"networkPolicy: {apiServer: {cidrs: []}}", "kubectl get endpointslices"},
 		"nowhere for NATS":          {"networkPolicy: {nats: {namespace: \"\"}}", "neither a namespace nor cidrs"},
 		"shared with nobody":        {"model: shared", "accessedNamespaces"},
@@ -50,6 +77,80 @@ func TestRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is right is not refused.
+func TestAccepted(t *testing.T) {
+	for name, overlay := range map[string]string{
+		"IPv6":                  "networkPolicy: {ca: [{name: a, cidrs: [\"2001:db8::10/128\", \"::ffff/128\", \"2001:db8:0:1:2:3:4:5/128\"], port: 80}], dns: {nodeLocalIP: \"fd00::10\"}}",
+		"a private range":       "networkPolicy: {apiServer: {cidrs: [10.0.0.0/8, 172.16.0.0/12]}}",
+		"a place":               "timezone: America/Argentina/Buenos_Aires",
+		"the time of Greenwich": "timezone: Etc/GMT",
+		"UTC by another name":   "timezone: Zulu",
+		"NATS at another port":  "nats: {url: \"tls://nats.example.org:4333\"}\nnetworkPolicy: {nats: {port: 4333}}",
+		"NATS over the web":     "nats: {url: \"wss://nats.example.org\"}\nnetworkPolicy: {nats: {namespace: \"\", cidrs: [192.0.2.20/32], port: 443}}",
+		"nothing restricted":    "nats: {url: \"nats://nats:4333\"}\nnetworkPolicy: {enabled: false}",
+		"fractions":             "functions: {enroll: {resources: {requests: {cpu: 0.05, memory: 0.1Gi}, limits: {memory: 0.25Gi}}}}",
+	} {
+		if _, err := render("certloop", values(t, overlay)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A value that null takes away is missed by name, and not by a template that stumbles.
+func TestNullIsRefused(t *testing.T) {
+	var defaults map[string]any
+	if err := yaml.Unmarshal(read(t, chartDir+"/values.yaml"), &defaults); err != nil {
+		t.Fatal(err)
+	}
+	c, err := loader4.Load(chartDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	try := func(path []string) {
+		given := values(t)
+		section := given
+		for _, name := range path[:len(path)-1] {
+			if _, ok := section[name]; !ok {
+				section[name] = map[string]any{}
+			}
+			section = section[name].(map[string]any)
+		}
+		section[path[len(path)-1]] = nil
+		_, err := values4.ToRenderValues(c, given, common4.ReleaseOptions{Name: release, Namespace: "core"}, nil)
+		if err == nil {
+			t.Errorf("%s: null is accepted", strings.Join(path, "."))
+		} else if !strings.Contains(err.Error(), "missing property '"+path[len(path)-1]+"'") {
+			t.Errorf("%s: null: %v", strings.Join(path, "."), err)
+		}
+		refused++
+	}
+	var walk func(path []string, v map[string]any)
+	walk = func(path []string, v map[string]any) {
+		for name, v := range v {
+			path := append(slices.Clone(path), name)
+			try(path)
+			if section, ok := v.(map[string]any); ok && name != "labels" && name != "resources" {
+				walk(path, section)
+			}
+		}
+	}
+	walk(nil, defaults)
+	if refused < 80 {
+		t.Errorf("%d values were tried, want more", refused)
+	}
+}
+
+// Where nobody says where NATS is, it is in this cluster, whatever that is called.
+func TestDefaultNATS(t *testing.T) {
+	overlay := "clusterDomain: example.org\nnetworkPolicy: {nats: {namespace: messaging, port: 4333}}"
+	for component, env := range environments(t, arrangement{"knative", "dedicated"}.objects(t, overlay)) {
+		if got, want := env["NATS_URL"], "nats://nats.messaging.svc.example.org:4333"; got != want {
+			t.Errorf("%s looks for NATS at %s, want %s", component, got, want)
+		}
 	}
 }
 

@@ -102,7 +102,7 @@ func publisher(t *testing.T, namespace string) *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: subjects},
-		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>", model.FactFilter(namespace), model.DeadFilter(namespace)}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_pipeline.>", model.FactFilter(namespace), model.DeadFilter(namespace)}},
 	}
 }
 

@@ -6,8 +6,11 @@
   {{- if $v.nats.urlSecret }}
   valueFrom: {secretKeyRef: {name: {{ $v.nats.urlSecret }}, key: {{ $component }}.url}}
   {{- else }}
-  value: {{ $v.nats.url | quote }}
+  value: {{ include "certloop.natsURL" $root | quote }}
   {{- end }}
+{{- end }}
+{{- if include "certloop.natsUsers" $root }}
+- {name: NATS_INBOX_PREFIX, value: _INBOX_{{ $component }}}
 {{- end }}
 {{- if $v.nats.credentialsSecret }}
 - {name: NATS_CREDS, value: /etc/nats/credentials/{{ $component }}.creds}
@@ -29,14 +32,32 @@
 {{- end }}
 {{- end }}
 
+{{/* Says something where the release holds the NATS users. */}}
+{{- define "certloop.natsUsers" -}}
+{{- if and .Values.nats.authorization.render (not (and (eq .Values.profile "plain") .Values.plain.embeddedNATS)) }}yes{{ end }}
+{{- end }}
+
+{{/* The NATS servers. */}}
+{{- define "certloop.natsURL" -}}
+{{- $n := .Values.networkPolicy.nats -}}
+{{- .Values.nats.url | default (printf "nats://nats.%s.svc.%s:%d" $n.namespace .Values.clusterDomain (int $n.port)) -}}
+{{- end }}
+
 {{/* Nine tenths of the memory limit, for Go's garbage collector: (RESOURCES). */}}
 {{- define "certloop.memoryLimit" -}}
 {{- with (.limits | default dict).memory }}
-{{- $n := regexFind "^[0-9]+" (toString .) | int64 }}{{ $unit := regexFind "(Mi|Gi)$" (toString .) }}
-{{- if $unit }}
-- {name: GOMEMLIMIT, value: {{ div (mul $n (ternary 9 9216 (eq $unit "Mi"))) 10 }}MiB}
+- {name: GOMEMLIMIT, value: {{ div (mul (include "certloop.bytes" . | int64) 9) 10485760 }}MiB}
 {{- end }}
 {{- end }}
+
+{{/* A quantity of memory in bytes. */}}
+{{- define "certloop.bytes" -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[kMGTi]*$" .)) | int64 -}}
+{{- else -}}
+{{- int64 . -}}
+{{- end -}}
 {{- end }}
 
 {{- define "certloop.mounts" -}}
