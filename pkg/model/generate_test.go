@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 )
 
@@ -199,46 +198,7 @@ func strict(schema object) {
 
 type object = map[string]any
 
-// deploy/knative/eventtypes.yaml says to a cluster which events there are.
-func TestEventTypesDocument(t *testing.T) {
-	var text strings.Builder
-	text.WriteString("# Generated from the table of events: make generate.\n")
-	for _, k := range Kinds() {
-		if !ours(k) {
-			continue
-		}
-		attributes := []object{
-			{"name": "type", "required": true, "value": k.Type},
-			{"name": "source", "required": true},
-			{"name": "id", "required": true},
-		}
-		if subject := subjectOf(k); subject != "" {
-			attributes = append(attributes, object{"name": "subject", "required": true, "value": subject})
-		}
-		if data, _ := Payload(k.Type); data != nil {
-			attributes = append(attributes, object{"name": "datacontenttype", "required": false, "value": "application/json"})
-		}
-		out, err := yaml.Marshal(object{
-			"apiVersion": "eventing.knative.dev/v1beta3", "kind": "EventType",
-			"metadata": object{"name": k.Type},
-			"spec":     object{"description": k.Doc, "attributes": attributes},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		text.WriteString("---\n" + string(out))
-	}
-	same(t, "../../deploy/knative/eventtypes.yaml", []byte(text.String()))
-}
-
 func ours(k Kind) bool { return strings.HasPrefix(k.Type, "io.certloop.") }
-
-func subjectOf(k Kind) string {
-	if _, err := ObjectOf(NewEvent(k.Type, types.NamespacedName{}, nil)); err == nil {
-		return "" // it is about no object
-	}
-	return "{namespace}/{name}"
-}
 
 // docs/asyncapi.yaml describes the subjects of NATS and what travels on them.
 func TestAsyncAPIDocument(t *testing.T) {
