@@ -152,7 +152,7 @@ func (r *Receiver) receive(ctx context.Context, msg jetstream.Msg) {
 	defer release()
 	in, err := decode(ctx, msg.Headers(), msg.Data())
 	if err == nil {
-		err = r.addressed(msg.Subject(), in)
+		err = r.addressed(msg, in)
 	}
 	if err == nil {
 		err = r.attempt(ctx, in)
@@ -162,18 +162,31 @@ func (r *Receiver) receive(ctx context.Context, msg jetstream.Msg) {
 	r.report(ctx, settled{in, d.count, outcome, time.Since(began), err})
 }
 
-// addressed refuses an event that came on the subject of another object than it is about:
-// rights of NATS are rights to publish on subjects, and hold for nothing else in a message.
-func (r *Receiver) addressed(subject string, in event.Event) error {
+// addressed refuses an event that came on the subject of another object than it is about: rights of
+// NATS are rights to publish on subjects, and hold for nothing else in a message. One that the
+// server published, because it was scheduled, has to come from its own schedule: whoever may
+// publish somewhere may schedule there, for any target.
+func (r *Receiver) addressed(msg jetstream.Msg, in event.Event) error {
 	key, err := keyOf(in)
 	if err != nil {
 		return nil //nolint:nilerr // its route refuses it for that
 	}
-	if want := model.WorkSubject(r.Verb, key); subject != want {
-		return refuse(Misaddressed, fmt.Errorf("subject: it is about %s and belongs on %s, but came on %s", key, want, clip(subject, 320)))
+	misaddressed := func(came, want string) error {
+		return refuse(Misaddressed, fmt.Errorf("subject: it is about %s and belongs on %s, but came on %s", key, want, clip(came, 320)))
+	}
+	if want := model.WorkSubject(r.Verb, key); msg.Subject() != want {
+		return misaddressed(msg.Subject(), want)
+	}
+	// The server strips what a publisher writes there.
+	by := msg.Headers().Get(schedulerHeader)
+	if want := model.AlarmSubject(r.Verb, in.Type(), key); by != "" && by != want {
+		return misaddressed(by, want)
 	}
 	return nil
 }
+
+// schedulerHeader names the subject of the schedule that a message comes from (ADR-51 of NATS).
+const schedulerHeader = "Nats-Scheduler"
 
 // hold tells JetStream that the event is being worked on, until release.
 func (r *Receiver) hold(ctx context.Context, msg jetstream.Msg) (release func()) {
