@@ -341,3 +341,16 @@ func TestPlansAreOfThisChart(t *testing.T) {
 		}
 	}
 }
+
+// `certloop netpol audit` knows the way in, and objects to any other.
+func TestAuditOfIngest(t *testing.T) {
+	for _, a := range arrangements() {
+		c, n := audited(t, a, ingest)
+		for _, f := range netpol.Audit(c, netpol.DefaultExclusions(), n).Findings {
+			t.Errorf("%s: %s %s/%s %s", a, f.Level, f.Namespace, f.Object, f.Message)
+		}
+		if n := netpol.DefaultNeighbours(); len(netpol.Audit(c, netpol.DefaultExclusions(), n).Findings) == 0 {
+			t.Errorf("%s: without the values nothing is found", a)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -63,12 +64,38 @@ func (n *Neighbours) Values(content []byte) error {
 	}
 	values := struct {
 		NetworkPolicy *Neighbours `json:"networkPolicy"`
-	}{n}
+		OCI           struct {
+			Ingest ingest `json:"ingest"`
+		} `json:"oci"`
+	}{NetworkPolicy: n}
 	if err := json.Unmarshal(js, &values); err != nil {
 		return fmt.Errorf("not values of certloop's chart: %w", err)
 	}
+	n.ExtraIngress = append(n.ExtraIngress, values.OCI.Ingest.rules()...)
 	for _, place := range []*Neighbour{&n.DNS, &n.NATS, &n.Gateway, &n.OTLP} {
 		maps.DeleteFunc(place.Labels, func(_, value string) bool { return value == "" })
 	}
 	return nil
+}
+
+// ingest is the chart's way in for publishers: a load balancer before enroll.
+type ingest struct {
+	Enabled bool     `json:"enabled"`
+	Subnets []string `json:"subnets"`
+}
+
+// rules let it reach Knative's proxy, or the function itself where there is no Knative.
+func (i ingest) rules() (all []networkingv1.NetworkPolicyIngressRule) {
+	if !i.Enabled {
+		return nil
+	}
+	var from []networkingv1.NetworkPolicyPeer
+	for _, subnet := range i.Subnets {
+		from = append(from, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: subnet}})
+	}
+	for _, number := range []int32{8012, 8081} {
+		port := intstr.FromInt32(number)
+		all = append(all, networkingv1.NetworkPolicyIngressRule{From: from, Ports: []networkingv1.NetworkPolicyPort{{Port: &port}}})
+	}
+	return all
 }
