@@ -89,8 +89,7 @@ func TestDeadlineOfSilence(t *testing.T) {
 			if !errors.Is(err, ErrDeadline) || (issued != nil) != test.issued {
 				t.Errorf("issued %t, %v, want %t and ErrDeadline", issued != nil, err, test.issued)
 			}
-			var transport *TransportError
-			if !errors.As(err, &transport) {
+			if _, ok := errors.AsType[*TransportError](err); !ok {
 				t.Errorf("%v does not tell what was waited for", err)
 			}
 		})
