@@ -357,9 +357,10 @@ func TestOnTheSubjectOfAnotherObject(t *testing.T) {
 		}
 		r.put(t, model.WorkSubject(r.Verb, web), header, "{}")
 	}
-	// A schedule on his own subject, for another's.
-	r.put(t, model.WorkSubject(r.Verb, web), nats.Header{"ce-specversion": {"1.0"}, "ce-id": {"scheduled"}, "ce-source": {"/pipeline"}, "ce-type": {model.ConfigCreated},
+	// A schedule on his own subject, for another's, while nobody is there to take it.
+	r.put(t, "certloop.work.enroll.shop.db", nats.Header{"ce-specversion": {"1.0"}, "ce-id": {"scheduled"}, "ce-source": {"/pipeline"}, "ce-type": {model.ConfigCreated},
 		"ce-subject": {"edge/web"}, "Nats-Schedule": {"@at " + time.Now().Add(time.Second).UTC().Format(time.RFC3339)}, "Nats-Schedule-Target": {"certloop.work.enroll.edge.web"}}, "{}")
+	eventually(t, "the server publishes it", func() bool { return len(r.messages(t, model.WorkStream, "certloop.work.enroll.edge.web")) == 1 })
 	r.consume(t)
 	eventually(t, "four dead letters", func() bool { return len(r.dead(t)) == 4 && r.settledAll(t) })
 	for _, l := range r.dead(t) {
