@@ -123,18 +123,10 @@ func (n *Neighbours) cas() (all []edge) {
 	return all
 }
 
-// collector takes telemetry, wherever it is unless the values say where.
-func (n *Neighbours) collector() edge {
-	if n.OTLP.Enabled {
-		return edge{place: place{name: "the OpenTelemetry collector", pods: n.OTLP.pods()}, must: tcp(n.OTLP.Ports...)}
-	}
-	return edge{place: place{name: "an OpenTelemetry collector", pods: []podSet{{}}}, may: tcp(n.OTLP.Ports...)}
-}
-
 // roles is who must and may talk to whom.
 func (n *Neighbours) roles(api []netip.AddrPort) map[string]role {
 	server, dns, nats, cas := n.api(api), n.dns(), n.nats(), n.cas()
-	out := func(edges ...edge) []edge { return append(edges, dns, n.collector()) }
+	out := func(edges ...edge) []edge { return append(edges, dns) }
 	in := n.functionsAreReachedBy()
 	gateway := edge{place: place{name: "Knative's gateway", pods: n.Gateway.pods()}, must: tcp(n.Gateway.Ports...)}
 	broker := edge{place: place{name: "the Broker's ingress", pods: []podSet{{n.KnativeEventing.Namespace, map[string]string{"eventing.knative.dev/brokerRole": "ingress"}}}}, must: tcp(8080, 8443)}

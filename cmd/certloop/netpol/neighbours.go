@@ -22,7 +22,6 @@ type Neighbours struct {
 	KnativeServing  Neighbour   `json:"knativeServing"`
 	KnativeEventing Neighbour   `json:"knativeEventing"`
 	Monitoring      Neighbour   `json:"monitoring"`
-	OTLP            Neighbour   `json:"otlp"`
 	// Rules that somebody wants besides.
 	ExtraIngress []networkingv1.NetworkPolicyIngressRule `json:"extraIngress"`
 	ExtraEgress  []networkingv1.NetworkPolicyEgressRule  `json:"extraEgress"`
@@ -51,7 +50,6 @@ func DefaultNeighbours() *Neighbours {
 		KnativeServing:  Neighbour{Namespace: "knative-serving"},
 		KnativeEventing: Neighbour{Namespace: "knative-eventing"},
 		Monitoring:      Neighbour{Namespace: "monitoring"},
-		OTLP:            Neighbour{Namespace: "observability", Labels: map[string]string{"app.kubernetes.io/name": "opentelemetry-collector"}, Ports: []int32{4317, 4318}},
 	}
 }
 
@@ -71,8 +69,11 @@ func (n *Neighbours) Values(content []byte) error {
 	if err := json.Unmarshal(js, &values); err != nil {
 		return fmt.Errorf("not values of certloop's chart: %w", err)
 	}
+	if len(n.APIServer.Ports) == 0 { // the chart asks the cluster, and takes this where it cannot
+		n.APIServer.Ports = DefaultNeighbours().APIServer.Ports
+	}
 	n.ExtraIngress = append(n.ExtraIngress, values.OCI.Ingest.rules()...)
-	for _, place := range []*Neighbour{&n.DNS, &n.NATS, &n.Gateway, &n.OTLP} {
+	for _, place := range []*Neighbour{&n.DNS, &n.NATS, &n.Gateway} {
 		maps.DeleteFunc(place.Labels, func(_, value string) bool { return value == "" })
 	}
 	return nil

@@ -44,7 +44,6 @@ const (
 	natsRoutes    = "tcp/6222"
 	scraping      = "tcp/9090" // of Knative's proxy, by its autoscaler
 	proxyMetrics  = "tcp/9091" // of the same, by anybody
-	telemetry     = "tcp/4317-4318"
 	enrollInPlain = "tcp/8081"
 	enrollsProxy  = "tcp/8012"
 )
@@ -216,9 +215,6 @@ func (b *builder) allowFunctions() {
 		b.allow("the functions take and give work", from, nats, natsClients)
 		if b.plan.Monitoring != nil && b.plan.Profile != plain {
 			b.allow("metrics are scraped", b.place(b.plan.Monitoring, "monitoring"), from, proxyMetrics)
-		}
-		if b.plan.Telemetry != nil {
-			b.allow("the functions push telemetry", from, b.place(b.plan.Telemetry, "telemetry"), telemetry)
 		}
 	}
 }

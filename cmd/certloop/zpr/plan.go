@@ -38,8 +38,6 @@ type Plan struct {
 	Knative *Knative `json:"knative,omitempty"`
 	// Monitoring is where metrics are scraped from, if they are.
 	Monitoring *Place `json:"monitoring,omitempty"`
-	// Telemetry is where an OpenTelemetry collector runs, if there is one.
-	Telemetry *Place `json:"telemetry,omitempty"`
 
 	LoadBalancer *LoadBalancer `json:"loadBalancer,omitempty"`
 	// FileStorage is the attribute of a mount target, if nodes mount one. certloop itself does not.
@@ -155,7 +153,7 @@ func (p *Plan) pool(name string) *NodePool {
 
 // places are those that the plan names, by field.
 func (p *Plan) places() map[string]*Place {
-	all := map[string]*Place{"dns": p.DNS, "nats": p.NATS, "monitoring": p.Monitoring, "telemetry": p.Telemetry}
+	all := map[string]*Place{"dns": p.DNS, "nats": p.NATS, "monitoring": p.Monitoring}
 	if k := p.Knative; k != nil {
 		all["knative.serving"], all["knative.gateway"] = k.Serving, k.Gateway
 		all["knative.eventing"], all["knative.sources"] = k.Eventing, k.Sources
