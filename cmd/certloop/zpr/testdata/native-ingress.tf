@@ -85,7 +85,6 @@ resource "oci_zpr_zpr_policy" "certloop" {
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.32.0/20' with protocol='tcp/53'",
     "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.32.0/20' with protocol='tcp/4222'",
     "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/9091'",
-    "in certloop.network:prod VCN allow certloop.pool:ca-clients endpoints to connect to '10.0.40.9/32' with protocol='tcp/4317-4318'",
     "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012-8013'",
     "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8112'",
     "in certloop.network:prod VCN allow certloop.pool:edge endpoints to connect to certloop.pool:ca-clients endpoints with protocol='tcp/8012-8013'",
