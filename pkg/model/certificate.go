@@ -81,7 +81,7 @@ type CMPCertificateSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="type cannot be changed: make a new CMPCertificate"
 	Type string `json:"type,omitempty"`
 
-	// networkFunction the certificate is for, such as AMF; a label on the output Secret and in metrics.
+	// networkFunction the certificate is for, such as AMF; a label on the output Secrets.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
