@@ -265,7 +265,7 @@ func variants() map[string]struct {
 	all["embedded NATS"] = variant{arrangement{"plain", "dedicated"}, "plain: {embeddedNATS: true, replicas: 1}"}
 	all["no Broker"] = variant{dedicated, "broker: {enabled: false}"}
 	all["another DNS"] = variant{dedicated, "networkPolicy: {dns: {namespace: dns, labels: {k8s-app: null, app: dns}, nodeLocalIP: 169.254.20.10}}"}
-	all["NATS outside"] = variant{dedicated, "networkPolicy: {nats: {namespace: \"\", cidrs: [198.51.100.20/32]}}"}
+	all["NATS outside"] = variant{dedicated, "nats: {url: nats://nats.example.org:4222}\nnetworkPolicy: {nats: {namespace: \"\", cidrs: [198.51.100.20/32]}}"}
 	all["two CAs"] = variant{dedicated, "networkPolicy: {ca: [{name: a, cidrs: [192.0.2.10/32], port: 829}, {name: b, cidrs: [192.0.2.11/32], port: 443}]}"}
 	return all
 }
