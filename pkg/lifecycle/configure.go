@@ -278,7 +278,12 @@ func (o *Obtainer) issuerChanged(ctx context.Context, key types.NamespacedName, 
 		return nil, err
 	}
 	if len(news) == 0 && declared(in) {
-		news = append(news, issuerStands(ca.issuer, in))
+		// As it is now: who was faster with the status may have told before anybody listened.
+		now, err := o.Ledger.Issuer(ctx, key)
+		if err != nil {
+			return nil, ignoreGone(err)
+		}
+		news = append(news, issuerStands(now, in))
 	}
 	if ca.issuer.DeletionTimestamp != nil {
 		if err := o.release(ctx, key); err != nil {

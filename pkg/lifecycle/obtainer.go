@@ -103,18 +103,18 @@ type sight struct {
 
 // obtainFor is obtain for who has read the configuration already.
 func (o *Obtainer) obtainFor(ctx context.Context, seen sight, key types.NamespacedName, purpose string, in event.Event) (out []event.Event, err error) {
-	var repairs []event.Event
+	var lasting []event.Event
 	for look := range looks {
 		if out, err = o.attempt(ctx, seen, key, purpose, in, look > 0); !errors.Is(err, ledger.ErrConflict) {
 			break
 		}
-		repairs = append(repairs, repairsIn(out)...) // the next look finds nothing wrong any more
+		lasting = append(lasting, lastingIn(out)...) // the next look finds it done
 		seen = sight{}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s of %s: %w", purpose, key, err)
 	}
-	return distinct(append(repairs, out...)), nil
+	return distinct(append(lasting, out...)), nil
 }
 
 // distinct is each event once: a second look tells again what the first has stored.
@@ -127,15 +127,16 @@ func distinct(all []event.Event) []event.Event {
 	})
 }
 
-// repairsIn are the facts that tell of outputs put back, which hold whatever came afterwards.
-func repairsIn(facts []event.Event) (repairs []event.Event) {
+// lastingIn are the facts that hold whatever came afterwards: that outputs were put back, and how
+// an issuer stands.
+func lastingIn(facts []event.Event) (lasting []event.Event) {
 	for _, e := range facts {
 		switch e.Type() {
-		case model.SecretModified, model.SecretDeleted, model.CertificateRestored:
-			repairs = append(repairs, e)
+		case model.SecretModified, model.SecretDeleted, model.CertificateRestored, model.IssuerReady, model.IssuerFailed:
+			lasting = append(lasting, e)
 		}
 	}
-	return repairs
+	return lasting
 }
 
 // attempt makes one look. What it has to tell is given also where it fails, but may not hold then.
