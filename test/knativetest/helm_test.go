@@ -4,11 +4,13 @@ package knativetest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -195,12 +197,74 @@ func (i *installation) release(t *testing.T, chart string, a arrangement) {
 		i.refused(t)
 	}
 	i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "-f", values, "--set", "pod.labels.team=pki", "--set", "functions.enroll.concurrency=3")
+	i.upgraded(t, chart, a)
 	i.silently(t, "uninstall", "certloop", "--namespace", home)
 	for _, resource := range knativeResources() {
 		list, err := i.objects.Resource(resource).Namespace(home).List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) > 0 {
 			t.Errorf("%d %s stay, %v", len(list.Items), resource.Resource, err)
 		}
+	}
+}
+
+// images is what `make images` writes for a version of certloop.
+func images(t *testing.T, version string) (path, digest string) {
+	t.Helper()
+	digest = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(version)))
+	text := "image:\n  digests:\n"
+	for _, name := range []string{"certloop", "enroll", "renew", "watch-secrets", "expiry-scan"} {
+		text += "    " + name + ": " + digest + "\n"
+	}
+	path = filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, digest
+}
+
+// upgraded does what docs/install.md says of an upgrade, twice: the images are the new ones, and
+// what was set stays set.
+func (i *installation) upgraded(t *testing.T, chart string, a arrangement) {
+	t.Helper()
+	for _, version := range []string{"1", "2"} {
+		file, digest := images(t, version)
+		i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "--reset-then-reuse-values", "-f", file)
+		resource, name := servingGVR(), "certloop-enroll"
+		if a.profile == "plain" {
+			resource, name = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, "certloop-all"
+		}
+		u, err := i.objects.Resource(resource).Namespace(home).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		containers, _, _ := unstructured.NestedSlice(u.Object, "spec", "template", "spec", "containers")
+		if image := fmt.Sprint(containers[0].(map[string]any)["image"]); !strings.HasSuffix(image, "@"+digest) {
+			t.Errorf("after the upgrade to %s the image is %s, want %s", version, image, digest)
+		}
+		if team, _, _ := unstructured.NestedString(u.Object, "spec", "template", "metadata", "labels", "team"); team != "pki" {
+			t.Errorf("after the upgrade to %s the label that was set is %q", version, team)
+		}
+	}
+	i.lookedUp(t, 6443)
+	i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "--reset-then-reuse-values", "--set", "networkPolicy.apiServer.ports={6444}")
+	i.lookedUp(t, 6444)
+}
+
+// lookedUp looks at the way to the API server, whose address the chart has asked the cluster for.
+func (i *installation) lookedUp(t *testing.T, port int64) {
+	t.Helper()
+	policies := schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}
+	u, err := i.objects.Resource(policies).Namespace(home).Get(t.Context(), "certloop-api-server", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, _ := unstructured.NestedSlice(u.Object, "spec", "egress")
+	want := []any{map[string]any{
+		"to":    []any{map[string]any{"ipBlock": map[string]any{"cidr": "198.51.100.1/32"}}},
+		"ports": []any{map[string]any{"protocol": "TCP", "port": port}},
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the way to the API server is %v, want %v", got, want)
 	}
 }
 
