@@ -168,6 +168,9 @@ func programs(tb testing.TB) map[string]string {
 	}
 	for _, name := range []string{"certloop", "enroll", "renew", "watch-secrets", "expiry-scan"} {
 		all["certloop/"+name+":"+chartVersion(tb)] = rig.Binary(tb, name)
+		for _, release := range releases() {
+			all["certloop/"+name+"@"+digest(release)] = rig.Binary(tb, name)
+		}
 	}
 	return all
 }

@@ -207,28 +207,32 @@ func (i *installation) release(t *testing.T, chart string, a arrangement) {
 	}
 }
 
-// images is what `make images` writes for a version of certloop.
-func images(t *testing.T, version string) (path, digest string) {
+// releases are versions of certloop that follow the first, with images of their own.
+func releases() []string { return []string{"second", "third"} }
+
+// digest stands for the images of a version.
+func digest(version string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(version))) }
+
+// images is what `make images` writes for a version.
+func images(t *testing.T, version string) (path string) {
 	t.Helper()
-	digest = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(version)))
 	text := "image:\n  digests:\n"
 	for _, name := range []string{"certloop", "enroll", "renew", "watch-secrets", "expiry-scan"} {
-		text += "    " + name + ": " + digest + "\n"
+		text += "    " + name + ": " + digest(version) + "\n"
 	}
 	path = filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path, digest
+	return path
 }
 
 // upgraded does what docs/install.md says of an upgrade, twice: the images are the new ones, and
 // what was set stays set.
 func (i *installation) upgraded(t *testing.T, chart string, a arrangement) {
 	t.Helper()
-	for _, version := range []string{"1", "2"} {
-		file, digest := images(t, version)
-		i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "--reset-then-reuse-values", "-f", file)
+	for _, version := range releases() {
+		i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "--reset-then-reuse-values", "-f", images(t, version))
 		resource, name := servingGVR(), "certloop-enroll"
 		if a.profile == "plain" {
 			resource, name = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, "certloop-all"
@@ -238,8 +242,8 @@ func (i *installation) upgraded(t *testing.T, chart string, a arrangement) {
 			t.Fatal(err)
 		}
 		containers, _, _ := unstructured.NestedSlice(u.Object, "spec", "template", "spec", "containers")
-		if image := fmt.Sprint(containers[0].(map[string]any)["image"]); !strings.HasSuffix(image, "@"+digest) {
-			t.Errorf("after the upgrade to %s the image is %s, want %s", version, image, digest)
+		if image := fmt.Sprint(containers[0].(map[string]any)["image"]); !strings.HasSuffix(image, "@"+digest(version)) {
+			t.Errorf("after the upgrade to %s the image is %s, want %s", version, image, digest(version))
 		}
 		if team, _, _ := unstructured.NestedString(u.Object, "spec", "template", "metadata", "labels", "team"); team != "pki" {
 			t.Errorf("after the upgrade to %s the label that was set is %q", version, team)
