@@ -124,6 +124,9 @@ func FactSubject(eventType string, key types.NamespacedName) string {
 // FactFilter selects the facts about the objects of a namespace; "" for those about cluster issuers.
 func FactFilter(namespace string) string { return "certloop.evt.*.*." + token(namespace) + ".*" }
 
+// ObjectFactFilter selects the facts about one object. A certificate and an issuer of the same name share it.
+func ObjectFactFilter(key types.NamespacedName) string { return "certloop.evt.*.*." + tokens(key) }
+
 // DeadFilter selects the dead letters about the objects of a namespace.
 func DeadFilter(namespace string) string { return "certloop.dead.*." + token(namespace) + ".*" }
 
