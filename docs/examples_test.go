@@ -35,11 +35,12 @@ type demo struct {
 	cluster *kubetest.Cluster
 	path    string // PATH with our programs first
 	home    string
+	ran     map[string]bool // the commands that were tried
 }
 
 func newDemo(t *testing.T) *demo {
 	t.Helper()
-	d := &demo{cluster: kubetest.StartOwn(t), home: t.TempDir()}
+	d := &demo{cluster: kubetest.StartOwn(t), home: t.TempDir(), ran: map[string]bool{}}
 	d.cluster.ApplyCRDs(t, filepath.Join(root, "deploy", "knative", "crds"))
 	d.cluster.Kubectl(t, "create", "namespace", "demo")
 	d.path = filepath.Dir(rig.Binary(t, "certloop")) + string(filepath.ListSeparator) + os.Getenv("PATH")
@@ -60,6 +61,7 @@ func (d *demo) sh(t *testing.T, dir, command string) string {
 // try is sh with a standard input, for commands that may fail.
 func (d *demo) try(t *testing.T, dir, command, stdin string) (stdout, stderr string, err error) {
 	t.Helper()
+	d.ran[command] = true
 	ctx, cancel := context.WithTimeout(t.Context(), rig.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", command) // #nosec G204 -- what the documents show
@@ -142,6 +144,87 @@ func TestExamples(t *testing.T) {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s does not show %q:\n%s", command, want, got)
 			}
+		}
+	}
+	d.operate(t, all.Ready["nats"])
+}
+
+// operations is the document of what people do with a certloop that runs.
+const operations = "docs/operations.md"
+
+// operate does what docs/operations.md shows with the certificate web.
+func (d *demo) operate(t *testing.T, server string) {
+	t.Helper()
+	t.Setenv("NATS_URL", server)
+	for command, want := range map[string]string{
+		"certloop get":                   "web-tls",
+		"certloop history web":           "certificate.issued        Secret web-tls",
+		"certloop history -A --since 1h": "identity",
+	} {
+		if got := d.sh(t, root, one(t, operations, command)); !strings.Contains(got, want) {
+			t.Errorf("%s shows\n%swithout %q", command, got, want)
+		}
+	}
+	for _, beginning := range []string{
+		`kubectl -n demo annotate --overwrite cmpc web certloop.io/renew=`,
+		`kubectl -n demo annotate --overwrite cmpc web certloop.io/recreate=`,
+		`kubectl -n demo get cmpc -o name`,
+	} {
+		before := d.serial(t)
+		time.Sleep(time.Second) // the commands write a time in seconds
+		d.sh(t, root, one(t, operations, beginning))
+		rig.Eventually(t, rig.Patience, "another certificate", func() error {
+			if d.serial(t) == before {
+				return errors.New("it is the same")
+			}
+			return nil
+		})
+	}
+	for _, tt := range []struct{ paused, stalled string }{{"true", model.ReasonPaused}, {"false", ""}} {
+		d.sh(t, root, one(t, operations, `kubectl -n demo patch cmpc web --type=merge --patch '{"spec": {"paused": `+tt.paused))
+		rig.Eventually(t, rig.Patience, "paused: "+tt.paused, func() error {
+			if got := d.cluster.Kubectl(t, "-n", "demo", "get", "cmpc", "web", "-o", `jsonpath={.status.conditions[?(@.type=="Stalled")].reason}`); got != tt.stalled {
+				return fmt.Errorf("it is stalled for the reason %q, want %q", got, tt.stalled)
+			}
+			return nil
+		})
+	}
+	d.deadLetters(t, server)
+	for _, command := range commands(t, of(t, blocks(t, "sh"), operations)) {
+		if !d.ran[command] {
+			t.Errorf("nobody tries %s", command)
+		}
+	}
+}
+
+// serial number of the certificate web.
+func (d *demo) serial(t *testing.T) string {
+	t.Helper()
+	return d.cluster.Kubectl(t, "-n", "demo", "get", "cmpc", "web", "-o", "jsonpath={.status.serial}")
+}
+
+// deadLetters makes two dead letters and does with them what docs/operations.md shows.
+func (d *demo) deadLetters(t *testing.T, server string) {
+	t.Helper()
+	bus := rig.OpenBus(t, server)
+	header := nats.Header{"Content-Type": {"application/cloudevents+json"}}
+	for range 2 {
+		bus.PublishRaw(t, model.WorkSubject(model.Enroll, (&rig.World{Namespace: "demo"}).Key("web")), header,
+			[]byte(`{"specversion": "1.0", "id": "1", "source": "/test", "type": "io.certloop.config.created.v1", "subject": "demo/web", "data": {"spec": {"color": "red"}}}`))
+	}
+	rig.Eventually(t, rig.Patience, "two dead letters", func() error {
+		if got := d.sh(t, root, one(t, operations, "certloop dead-letters list")); strings.Count(got, "invalid-event") != 2 {
+			return errors.New(got)
+		}
+		return nil
+	})
+	for _, tt := range []struct{ command, want string }{
+		{"certloop dead-letters show", `unknown field "color"`},
+		{"certloop dead-letters replay", "replayed 1: config.created demo/web"},
+		{"certloop dead-letters drop", "dropped 2: config.created demo/web"},
+	} {
+		if got := d.sh(t, root, one(t, operations, tt.command)); !strings.Contains(got, tt.want) {
+			t.Errorf("%s shows\n%swithout %q", tt.command, got, tt.want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/version"
@@ -54,6 +55,9 @@ func (c *cluster) config() (*rest.Config, error) {
 // namespace is that of the context, or "default".
 func (c *cluster) namespace() (string, error) {
 	ns, _, err := c.loader().Namespace()
+	if clientcmd.IsEmptyConfig(err) {
+		return metav1.NamespaceDefault, nil
+	}
 	return ns, misused(err)
 }
 

@@ -99,5 +99,8 @@ func (d *demo) tell(e event.Event) {
 
 // short is an event type without what is the same in all of ours.
 func short(eventType string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(eventType, "io.certloop."), ".v1")
+	if own, ok := strings.CutPrefix(eventType, "io.certloop."); ok {
+		return strings.TrimSuffix(own, ".v1")
+	}
+	return eventType
 }

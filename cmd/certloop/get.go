@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,19 +16,6 @@ import (
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
 )
-
-// Output formats of a list.
-const (
-	formatTable = "table"
-	formatWide  = "wide"
-	formatJSON  = "json"
-	formatYAML  = "yaml"
-	formatName  = "name"
-)
-
-func formats() []string {
-	return []string{formatTable, formatWide, formatJSON, formatYAML, formatName}
-}
 
 // getOptions are the flags of get.
 type getOptions struct {
@@ -60,10 +46,7 @@ when they end and when they are renewed.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.ns, "namespace", "n", "", "`namespace` to look in (default: that of the context)")
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "look in all namespaces")
-	f.StringVarP(&o.format, "output", "o", formatTable, "`format`: "+strings.Join(formats(), ", "))
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag is defined above
-	}
+	addFormat(cmd, &o.format, formats())
 	return cmd
 }
 
@@ -87,8 +70,8 @@ func (o *getOptions) run(ctx context.Context, t *terminal, args []string) error 
 }
 
 func (o *getOptions) check(args []string) error {
-	if !slices.Contains(formats(), o.format) {
-		return misused(fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(formats(), ", ")))
+	if err := checkFormat(o.format, formats()); err != nil {
+		return err
 	}
 	if o.all && (len(args) > 0 || o.ns != "") {
 		return misused(errors.New("-A goes with neither a name nor -n"))

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -86,10 +84,7 @@ published stays published in each case. Of several declarations the first of 3, 
 	f.StringVar(&o.roots, "http-ca", "", "with --http: PEM `file` with the roots of the receiver's certificate; the system's when empty")
 	f.BoolVar(&o.wait, "wait", false, "follow what is declared until it is ready, rejected or parked")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: `how long` to follow")
-	f.StringVarP(&o.format, "output", "o", formatTable, "`format` of the result: "+strings.Join(formats(), ", "))
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag is defined above
-	}
+	addFormat(cmd, &o.format, formats())
 	return cmd
 }
 
@@ -107,8 +102,8 @@ func (o *publishOptions) run(ctx context.Context, t *terminal, stdin io.Reader) 
 }
 
 func (o *publishOptions) check() error {
-	if !slices.Contains(formats(), o.format) {
-		return fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(formats(), ", "))
+	if err := checkFormat(o.format, formats()); err != nil {
+		return err
 	}
 	if o.timeout <= 0 {
 		return fmt.Errorf("--timeout %s is not positive", o.timeout)

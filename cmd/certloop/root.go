@@ -49,6 +49,6 @@ and netpol audit have more.`,
 		},
 	}
 	cmd.PersistentFlags().BoolVar(&t.noColor, "no-color", false, "do not colour the output (also: the environment variable NO_COLOR)")
-	cmd.AddCommand(newAll(t), newBus(t), newCA(t), cmpcmd.New(), newDev(t), newDispatch(t), newGet(t), newNetpol(t), newPublish(t), newVersion(t), newZPR(t))
+	cmd.AddCommand(newAll(t), newBus(t), newCA(t), cmpcmd.New(), newDev(t), newDispatch(t), newDeadLetters(t), newGet(t), newHistory(t), newNetpol(t), newPublish(t), newVersion(t), newZPR(t))
 	return cmd
 }

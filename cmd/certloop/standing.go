@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -153,20 +151,8 @@ func (p *pursuit) results() []result {
 // printResults writes the result of publish.
 func printResults(t *terminal, format string, all []result) error {
 	switch format {
-	case formatJSON:
-		js, err := json.MarshalIndent(all, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(t.out, "%s\n", js)
-		return err
-	case formatYAML:
-		text, err := yaml.Marshal(all)
-		if err != nil {
-			return err
-		}
-		_, err = t.out.Write(text)
-		return err
+	case formatJSON, formatYAML:
+		return printDocument(t.out, format, all)
 	case formatName:
 		for _, r := range all {
 			if _, err := fmt.Fprintf(t.out, "%s/%s\n", r.kind(), r.Subject[strings.IndexByte(r.Subject, '/')+1:]); err != nil {
