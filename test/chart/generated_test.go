@@ -117,6 +117,7 @@ type subjects struct {
 	Pull      map[string][]string   `json:"pull"`      // whoever pulls a function's work
 	Setup     []string              `json:"setup"`     // whoever applies the streams
 	Publisher []string              `json:"publisher"` // others, for NAMESPACE
+	Operator  []string              `json:"operator"`  // people who look after it
 }
 
 // The subjects of a function follow from the events that its README says it tells.
@@ -133,7 +134,7 @@ func TestNATSSubjects(t *testing.T) {
 			s.Setup = append(s.Setup, "$JS.API.STREAM."+verb+"."+stream)
 		}
 	}
-	s.Publisher = publisher()
+	s.Publisher, s.Operator = publisher(), operator()
 	golden(t, chartDir+"/files/nats.yaml", generated(t, s))
 }
 
@@ -180,6 +181,17 @@ func publisher() []string {
 		all[facts(eventType)+"NAMESPACE.>"] = true
 	}
 	return slices.Sorted(maps.Keys(all))
+}
+
+// operator are the subjects of somebody who reads the history and the dead letters, replays and drops these.
+func operator() (all []string) {
+	for _, stream := range []string{model.EventsStream, model.DeadStream} {
+		all = append(all, "$JS.API.CONSUMER.CREATE."+stream+".>", "$JS.API.CONSUMER.MSG.NEXT."+stream+".>", "$JS.API.CONSUMER.DELETE."+stream+".>")
+	}
+	for _, verb := range []string{"INFO", "MSG.GET", "MSG.DELETE"} {
+		all = append(all, "$JS.API.STREAM."+verb+"."+model.DeadStream)
+	}
+	return append(all, model.WorkSubjects)
 }
 
 // rights are what the components may do, in each namespace that is served and in the cluster.

@@ -43,7 +43,7 @@ func natsServer(t *testing.T, a arrangement, overlays ...string) string {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, user := range []string{"enroll", "renew", "watch_secrets", "expiry_scan", "dispatch", "setup", "all", "pipeline", "edge_pipeline"} {
+	for _, user := range []string{"enroll", "renew", "watch_secrets", "expiry_scan", "dispatch", "setup", "all", "pipeline", "edge_pipeline", "ops"} {
 		t.Setenv("CERTLOOP_"+strings.ToUpper(user)+"_PASSWORD", password(user))
 	}
 	return started(t, path)
@@ -122,6 +122,11 @@ func probes() map[string]string {
 			all["$JS.API.STREAM."+kind+"."+stream] = "stream " + kind + " " + stream
 		}
 		all["$JS.API.DIRECT.GET."+stream] = "stream DIRECT.GET " + stream
+		if stream != model.WorkStream {
+			for _, kind := range []string{"CREATE", "DELETE", "INFO", "MSG.NEXT", "PAUSE", "DURABLE.CREATE"} {
+				all["$JS.API.CONSUMER."+kind+"."+stream+".reader"] = "consumer " + kind + " of " + stream
+			}
+		}
 	}
 	return all
 }
@@ -130,7 +135,7 @@ func probes() map[string]string {
 func expected(t *testing.T, profile string) map[string]map[string]bool {
 	t.Helper()
 	all := map[string]map[string]bool{}
-	for _, user := range users(profile) {
+	for _, user := range append(users(profile), "ops") {
 		all[user] = map[string]bool{}
 	}
 	give := func(user string, what ...string) {
@@ -159,6 +164,13 @@ func expected(t *testing.T, profile string) map[string]map[string]bool {
 			}
 		}
 	}
+	for _, v := range []model.Verb{model.Enroll, model.Renew, model.Watch, model.Scan} {
+		give("ops", "work "+string(v))
+	}
+	for _, stream := range []string{model.EventsStream, model.DeadStream} {
+		give("ops", "consumer CREATE of "+stream, "consumer MSG.NEXT of "+stream, "consumer DELETE of "+stream)
+	}
+	give("ops", "stream INFO "+model.DeadStream, "stream MSG.GET "+model.DeadStream, "stream MSG.DELETE "+model.DeadStream)
 	setup := "setup"
 	if profile == "plain" {
 		setup = "all"
@@ -169,15 +181,15 @@ func expected(t *testing.T, profile string) map[string]map[string]bool {
 	return all
 }
 
-// publishers are two users of others.
-const publishers = "nats: {authorization: {publishers: [{name: pipeline, namespaces: [core]}, {name: edge-pipeline, namespaces: [edge]}]}}"
+// publishers are two users of others, and one who looks after certloop.
+const publishers = "nats: {authorization: {publishers: [{name: pipeline, namespaces: [core]}, {name: edge-pipeline, namespaces: [edge]}], operators: [ops]}}"
 
 // Every user tries every subject: nobody may more than he needs, and nobody less.
 func TestNATSUsers(t *testing.T) {
 	for _, profile := range []string{"knative", "knative-direct", "plain"} {
 		t.Run(profile, func(t *testing.T) {
 			url := natsServer(t, arrangement{profile, "dedicated"}, publishers)
-			all := append(users(profile), "pipeline", "edge-pipeline")
+			all := append(users(profile), "pipeline", "edge-pipeline", "ops")
 			for _, user := range all {
 				own := "_INBOX_" + user
 				for _, owner := range append(slices.Clone(all), "root", user+"-2") {
@@ -194,7 +206,7 @@ func TestNATSUsers(t *testing.T) {
 				}
 			}
 			want := expected(t, profile)
-			for _, user := range users(profile) {
+			for _, user := range append(users(profile), "ops") {
 				for subject, what := range probes() {
 					if got, want := mayPublish(t, url, user, subject), want[user][what]; got != want {
 						t.Errorf("%s may publish %s (%s): %v, want %v", user, subject, what, got, want)
@@ -520,5 +532,57 @@ func TestNATSAccounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		tell(t, login(release+" enroll"), "enroll")
+	}
+}
+
+// An operator may do what `certloop history` and `certloop dead-letters` do.
+func TestNATSOperator(t *testing.T) {
+	url := natsServer(t, arrangement{"knative", "dedicated"}, publishers)
+	root, err := jetstream.New(connect(t, url, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := delivery.Apply(t.Context(), root, 1); err != nil {
+		t.Fatal(err)
+	}
+	key := types.NamespacedName{Namespace: "core", Name: "amf"}
+	tell(t, connect(t, url, "enroll"), "enroll")
+	dead := nats.NewMsg(model.DeadSubject(model.Enroll, key))
+	dead.Header = nats.Header{"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/test"}, "ce-type": {model.ConfigDeleted}, "ce-subject": {"core/amf"}, delivery.ReasonHeader: {string(delivery.Exhausted)}}
+	if _, err := root.PublishMsg(t.Context(), dead); err != nil {
+		t.Fatal(err)
+	}
+
+	c := connect(t, url, "ops")
+	js, err := jetstream.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus, err := delivery.NewBus(c, "/test/ops")
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts := 0
+	for _, s := range []delivery.Selection{{}, {Subjects: []string{model.FactFilter("core")}}, {Since: time.Now().Add(-time.Hour)}} {
+		if err := delivery.History(t.Context(), js, s, func(event.Event) error { facts++; return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	if facts == 0 {
+		t.Error("no history is found")
+	}
+	var letters []delivery.DeadLetter
+	if err := delivery.DeadLetters(t.Context(), js, delivery.Selection{Subjects: []string{model.DeadFilter("core")}}, func(l delivery.DeadLetter) error {
+		letters = append(letters, l)
+		return nil
+	}); err != nil || len(letters) != 1 {
+		t.Fatalf("%v: found %v", err, letters)
+	}
+	l, err := delivery.FindDeadLetter(t.Context(), js, letters[0].Sequence)
+	if err == nil {
+		err = errors.Join(bus.Replay(t.Context(), l), delivery.DropDeadLetter(t.Context(), js, l.Sequence))
+	}
+	if err = errors.Join(err, c.LastError()); err != nil {
+		t.Error(err)
 	}
 }

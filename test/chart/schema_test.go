@@ -46,6 +46,7 @@ func TestRefused(t *testing.T) {
 		"another's label":           {"pod: {labels: {app.kubernetes.io/component: enroll}}", "use another label"},
 		"a publisher of our name":   {"nats: {authorization: {publishers: [{name: enroll, namespaces: [core]}]}}", "there is a user enroll already"},
 		"a publisher of any name":   {"nats: {authorization: {publishers: [{name: all, namespaces: [core]}]}}", "there is a user all already"},
+		"an operator of our name":   {"nats: {authorization: {operators: [setup]}}", "there is a user setup already"},
 		"a publisher twice":         {"nats: {authorization: {publishers: [{name: ci, namespaces: [core]}, {name: ci, namespaces: [edge]}]}}", "there is a user ci already"},
 		"credentials for nobody":    {"profile: plain\nplain: {embeddedNATS: true, replicas: 1}\nnats: {credentialsSecret: nats}", "nats.credentialsSecret is for a NATS server of your own"},
 		"a URL for nobody":          {"profile: plain\nplain: {embeddedNATS: true, replicas: 1}\nnats: {url: \"nats://nats:4222\"}", "nats.url is for a NATS server of your own"},
