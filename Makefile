@@ -107,10 +107,15 @@ $(KNATIVE): test/knative/go.mod
 	@echo 'compiling $(program) (the first of them takes about two minutes on two cores)…'
 	go -C test/knative build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ $(program)
 
-# Helm, which installs the chart in a test.
-bin/helm: test/chart/go.mod
-	@echo 'compiling Helm…'
-	go -C test/chart build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+# The Helms, which install the chart in a test.
+HELM := bin/helm bin/helm3
+
+bin/helm:  program := helm.sh/helm/v4/cmd/helm
+bin/helm3: program := helm.sh/helm/v3/cmd/helm
+
+$(HELM): test/chart/go.mod
+	@echo 'compiling $(program)…'
+	go -C test/chart build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ $(program)
 
 .PHONY: peers
 peers: ## build the CAs that nobody of this project wrote
@@ -130,7 +135,7 @@ unit: ## run the tests that need nothing but Go
 	go -C test/kubeapi test ./internal/...
 
 .PHONY: test
-test: build bin/kubeapi bin/helm $(KNATIVE) peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
+test: build bin/kubeapi $(HELM) $(KNATIVE) peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
 	go -C test/kubeapi test ./internal/...
 	go -C tools/images test ./...
 	CERTLOOP_REQUIRE=all go -C test/chart test -count=1 -timeout=20m .
@@ -141,7 +146,7 @@ chaos: bin/kubeapi peers ## kill, freeze and repeat everything, for about an hou
 	CERTLOOP_REQUIRE=all go test -count=1 -timeout=4h -v $(ARGS) ./test/chaos -kills=500 -each=20 -storm=100 -down=3m $(CHAOS)
 
 .PHONY: knative
-knative: build bin/kubeapi bin/helm $(KNATIVE) ## try the chart and deploy/knative on Knative's own programs, as `make test` does but with 1,000 certificates under fire
+knative: build bin/kubeapi $(HELM) $(KNATIVE) ## try the chart and deploy/knative on Knative's own programs, as `make test` does but with 1,000 certificates under fire
 	CERTLOOP_REQUIRE=all go test -count=1 -v -timeout=40m $(ARGS) ./test/knativetest -storm=1000
 
 .PHONY: fuzz

@@ -62,6 +62,8 @@ type installation struct {
 	objects dynamic.Interface
 	mapper  *restmapper.DeferredDiscoveryRESTMapper
 
+	helmProgram string // that installs charts
+
 	mu          sync.Mutex
 	deployments map[string]*deployment
 	services    map[string]*service // by host name
@@ -78,7 +80,7 @@ func newCluster(tb testing.TB) *installation {
 	images := programs(tb)
 	startDNS(tb)
 	startNATS(tb)
-	i := &installation{deployments: map[string]*deployment{}, services: map[string]*service{}, jobs: map[types.UID]bool{}}
+	i := &installation{helmProgram: "helm", deployments: map[string]*deployment{}, services: map[string]*service{}, jobs: map[types.UID]bool{}}
 	i.connect(tb, kubetest.StartOwn(tb), images)
 	i.serve(tb)
 	for _, name := range []string{eventing, serving, "nats"} {

@@ -114,14 +114,14 @@ var watchEnded = regexp.MustCompile(`(?m)^I\d{4} .*reflector\.go:\d+\] "Warning:
 // to standard error, where warnings of the API server go.
 func (i *installation) helm(t *testing.T, arguments ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), rig.Binary(t, "helm"), arguments...)
+	cmd := exec.CommandContext(t.Context(), rig.Binary(t, i.helmProgram), arguments...)
 	home := t.TempDir()
 	cmd.Env = []string{"KUBECONFIG=" + i.cluster.Kubeconfig(), "HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	began := time.Now()
 	err = cmd.Run()
-	t.Logf("helm %s took %s", arguments[0], time.Since(began).Round(100*time.Millisecond))
+	t.Logf("%s %s took %s", i.helmProgram, arguments[0], time.Since(began).Round(100*time.Millisecond))
 	return out.String(), watchEnded.ReplaceAllString(complaints.String(), ""), err
 }
 
@@ -130,7 +130,7 @@ func (i *installation) silently(t *testing.T, arguments ...string) string {
 	t.Helper()
 	stdout, stderr, err := i.helm(t, arguments...)
 	if err != nil || stderr != "" {
-		t.Fatalf("helm %s: %v\n%s", strings.Join(arguments, " "), err, stderr)
+		t.Fatalf("%s %s: %v\n%s", i.helmProgram, strings.Join(arguments, " "), err, stderr)
 	}
 	return stdout
 }
@@ -172,6 +172,20 @@ func TestHelmInstall(t *testing.T) {
 		for _, model := range []string{"dedicated", "shared"} {
 			t.Run(profile+"-"+model, func(t *testing.T) { i.release(t, chart, arrangement{profile, model}) })
 		}
+	}
+	t.Run("a warning would be seen", i.warned)
+	t.Run("Helm 3", func(t *testing.T) { i.helm3(t, chart) })
+}
+
+// helm3 leads the lives of a release that differ most, by the Helm that was before.
+func (i *installation) helm3(t *testing.T, chart string) {
+	defer func(program string) { i.helmProgram = program }(i.helmProgram)
+	i.helmProgram = "helm3"
+	if version := i.silently(t, "version", "--template", "{{.Version}}"); !strings.HasPrefix(version, "v3.") {
+		t.Fatalf("this is %s, want a Helm 3", version)
+	}
+	for _, a := range []arrangement{{"knative", "dedicated"}, {"plain", "shared"}} {
+		t.Run(a.profile+"-"+a.model, func(t *testing.T) { i.release(t, chart, a) })
 	}
 	t.Run("a warning would be seen", i.warned)
 }
@@ -329,12 +343,15 @@ spec: {schedule: "0 0 1 1 *", sink: {uri: "https://sink.example.org/"}}}`,
 			t.Fatal(err)
 		}
 	}
-	_, stderr, err := i.helm(t, "install", "outdated", chart, "--namespace", home)
+	_, stderr, err := i.helm(t, "install", "outdated", chart, "--namespace", home, "--create-namespace")
 	if err != nil || !strings.Contains(stderr, "v1beta2 PingSource is deprecated") {
 		t.Errorf("got %v and %q, want a warning", err, stderr)
 	}
 	u, err := i.objects.Resource(gvr("sources", "pingsources")).Namespace(home).Get(t.Context(), "outdated", metav1.GetOptions{})
 	if err != nil || u.GetAPIVersion() != "sources.knative.dev/v1" {
 		t.Errorf("read in the other version: %v, %v", u, err)
+	}
+	if _, stderr, err := i.helm(t, "uninstall", "outdated", "--namespace", home); err != nil {
+		t.Errorf("%v\n%s", err, stderr)
 	}
 }
