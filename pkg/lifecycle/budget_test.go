@@ -14,6 +14,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -80,6 +81,24 @@ func TestBudget(t *testing.T) {
 	r.wantTold(model.SecretModified, 0)
 	if got := len(r.ca.Issued()); got != n+1 {
 		t.Errorf("the CA issued %d, want %d", got, n+1)
+	}
+}
+
+// A scan that finds nothing to do is three lists for each namespace, however many certificates there are.
+func TestScanBudget(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.fleet(20, dueAt(r.now().AddDate(0, 0, 5)))
+	var q requests
+	r.through(&q)
+	if _, err := r.watcher().Scan(t.Context(), model.NewEvent(model.Ping, types.NamespacedName{}, map[string]string{"scan": "expiry"})); err != nil {
+		t.Fatal(err)
+	}
+	lists := q.count(func(s string) bool {
+		return strings.HasPrefix(s, "GET ") && strings.Contains(s, "fieldSelector=status.renewalDay%3D")
+	})
+	if all := q.count(func(string) bool { return true }); lists != 3 || all != 3 {
+		t.Errorf("%d requests, %d of them lists by renewal day, want 3: %v", all, lists, q.kinds(r.ns))
 	}
 }
 

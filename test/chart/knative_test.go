@@ -2,10 +2,14 @@ package chart
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/robfig/cron/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	eventingconfig "knative.dev/eventing/pkg/apis/config"
 	eventingv1 "knative.dev/eventing/pkg/apis/eventing/v1"
@@ -111,6 +115,36 @@ clusterDefault:
   name: config-br-default-channel
   namespace: knative-eventing
 `
+
+// docs/lifecycle.md says how long what no source told of waits for a scan and for a sweep.
+func TestTicks(t *testing.T) {
+	text := string(read(t, root+"/docs/lifecycle.md"))
+	for _, profile := range []string{"knative", "knative-direct"} {
+		longest := map[string]time.Duration{}
+		for _, u := range of(arrangement{profile, "dedicated"}.objects(t), "PingSource") {
+			longest[u.GetName()] = pause(t, decode[sourcesv1.PingSource](t, u.Object).Spec.Schedule)
+		}
+		want := map[string]time.Duration{release + "-scan": time.Minute, release + "-sweep": 15 * time.Minute}
+		if !maps.Equal(longest, want) || !strings.Contains(text, "scan every minute") || !strings.Contains(text, "the sweep, 15 minutes at most") {
+			t.Errorf("%s: between two ticks lie %v, want %v as docs/lifecycle.md says", profile, longest, want)
+		}
+	}
+}
+
+// pause is the longest time between two ticks of a schedule in a day.
+func pause(t *testing.T, schedule string) (longest time.Duration) {
+	t.Helper()
+	ticks, err := cron.ParseStandard(schedule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for at := ticks.Next(begin); at.Before(begin.AddDate(0, 0, 1)); {
+		next := ticks.Next(at)
+		longest, at = max(longest, next.Sub(at)), next
+	}
+	return longest
+}
 
 // Every type that a function acts on comes to it through one Trigger, and no other type does.
 func TestTriggers(t *testing.T) {

@@ -45,17 +45,21 @@ func TestKnative(t *testing.T) {
 	bus := rig.OpenBus(t, "nats://"+natsAddress+":4222")
 	i.waitReady(t, gvr("eventing", "brokers"), gvr("eventing", "triggers"), gvr("sources", "pingsources"), gvr("sources", "apiserversources"))
 
+	i.schedule(t, "certloop-scan", never) // it would find what the sources are to tell of
 	i.delivers(t)
 
 	t.Run("an object reaches enroll through the ApiServerSource", func(t *testing.T) { i.object(t, ca) })
+	i.unwatched(t)
 	t.Run("an event reaches enroll through the Broker", i.pipeline)
 	t.Run("what nobody can deliver is dead-lettered", func(t *testing.T) { i.undeliverable(t, bus) })
 	t.Run("a PingSource reaches expiry-scan", func(t *testing.T) { i.ping(t, bus) })
 	t.Run("a deleted Secret is restored", func(t *testing.T) { i.deleted(t, bus) })
 	t.Run("and also while nobody watches, by the sweep", i.missed)
+	i.untold(t)
 	t.Run("a certificate that is due is renewed", i.due)
 	t.Run("without work there are no Pods, and the next event starts one", i.zero)
 	t.Run("functions and dispatch die under load", func(t *testing.T) { i.storm(t, bus) })
+	t.Run("what was declared while nobody watched is enrolled by a scan", i.scanned)
 	t.Run("nobody lacked a right", i.rights)
 	t.Run("and everybody was himself", i.identities)
 	t.Run("who was told to stop did", i.stopped)
@@ -165,11 +169,14 @@ func (i *installation) schedule(t *testing.T, name, schedule string) {
 	}
 }
 
-const everyTwoSeconds = "*/2 * * * * *"
+const (
+	everyTwoSeconds = "*/2 * * * * *"
+	never           = "0 0 1 1 *"
+)
 
 func (i *installation) ping(t *testing.T, bus *rig.Bus) {
 	i.schedule(t, "certloop-scan", everyTwoSeconds)
-	defer i.schedule(t, "certloop-scan", "0 0 1 1 *")
+	defer i.schedule(t, "certloop-scan", never)
 	e := bus.WaitFact(t, patience, model.ScanCompleted, types.NamespacedName{})
 	if !strings.HasSuffix(e.Source(), "/certloop/expiry-scan") {
 		t.Errorf("told by %s", e.Source())
@@ -203,9 +210,33 @@ func (i *installation) missed(t *testing.T) {
 	before := i.Secret(t, "pipeline-tls")
 	i.Delete(t, "Secret", "pipeline-tls")
 	i.schedule(t, "certloop-sweep", everyTwoSeconds)
-	defer i.schedule(t, "certloop-sweep", "0 0 1 1 *")
+	defer i.schedule(t, "certloop-sweep", never)
 	i.waitBack(t, "pipeline-tls", before.Data)
 	adapter.release()
+}
+
+// unwatched declares a certificate while the adapter of the ApiServerSource is away. When it is a
+// minute old, a scan finds it.
+func (i *installation) unwatched(t *testing.T) {
+	t.Helper()
+	adapter := i.adapterOf(t, "certloop-certificates")
+	adapter.hold()
+	i.World.Apply(t, rig.EndEntity("unwatched"))
+	adapter.release()
+}
+
+// untold holds as long as no scan has looked for what is due.
+func (i *installation) untold(t *testing.T) {
+	t.Helper()
+	if status := i.World.Certificate(t, "unwatched").Status; status.ObservedGeneration != 0 {
+		t.Errorf("a source has told of what was there before: its status is %+v", status)
+	}
+}
+
+func (i *installation) scanned(t *testing.T) {
+	i.schedule(t, "certloop-scan", everyTwoSeconds)
+	defer i.schedule(t, "certloop-scan", never)
+	i.WaitReady(t, patience, "unwatched")
 }
 
 // adapterOf is the receive adapter that Knative made for an ApiServerSource.
@@ -227,7 +258,7 @@ func (i *installation) due(t *testing.T) {
 	i.WaitReady(t, patience, "brief")
 	first := rig.Pair(t, i.Secret(t, "brief-tls")).SerialNumber
 	i.schedule(t, "certloop-scan", everyTwoSeconds)
-	defer i.schedule(t, "certloop-scan", "0 0 1 1 *")
+	defer i.schedule(t, "certloop-scan", never)
 	rig.Eventually(t, patience, "another certificate", func() error {
 		if rig.Pair(t, i.Secret(t, "brief-tls")).SerialNumber.Cmp(first) == 0 {
 			return errors.New("it is the same")
