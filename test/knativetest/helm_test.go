@@ -164,7 +164,7 @@ func TestHelmInstall(t *testing.T) {
 	i.installWebhooks(t)
 	i.waitWebhooks(t)
 	i.applyText(t, apiServer)
-	for _, name := range []string{"core", "edge"} {
+	for _, name := range []string{"core", "edge", "second", "spare"} {
 		i.applyText(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
 	}
 	chart := i.packaged(t, filepath.Join(rig.Root(t), "charts", "certloop"))
@@ -212,11 +212,35 @@ func (i *installation) release(t *testing.T, chart string, a arrangement) {
 	}
 	i.silently(t, "upgrade", "certloop", chart, "--namespace", home, "-f", values, "--set", "pod.labels.team=pki", "--set", "functions.enroll.concurrency=3")
 	i.upgraded(t, chart, a)
+	i.alone(t, chart, a)
 	i.silently(t, "uninstall", "certloop", "--namespace", home)
 	for _, resource := range knativeResources() {
 		list, err := i.objects.Resource(resource).Namespace(home).List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) > 0 {
 			t.Errorf("%d %s stay, %v", len(list.Items), resource.Resource, err)
+		}
+	}
+}
+
+// alone is a release in its namespace, and in those that it serves.
+func (i *installation) alone(t *testing.T, chart string, a arrangement) {
+	t.Helper()
+	served := home
+	if a.model == "shared" {
+		served = "edge"
+	}
+	for _, tt := range []struct{ namespace, model, want string }{
+		{home, "{model: shared, accessedNamespaces: [spare]}", "release certloop is in namespace " + home + " already"},
+		{"second", "{model: shared, accessedNamespaces: [spare, " + served + "]}", "namespace " + served + " is served by release certloop in namespace " + home + " already"},
+		{"second", "{model: shared, accessedNamespaces: [spare]}", ""},
+	} {
+		path := filepath.Join(t.TempDir(), "second.yaml")
+		if err := os.WriteFile(path, []byte(tt.model), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stderr, err := i.helm(t, "install", "second", chart, "--namespace", tt.namespace, "--dry-run=server", "-f", a.values(t), "-f", path, "--set", "crds.install=false,policies.install=false")
+		if (err == nil) != (tt.want == "") || !strings.Contains(stderr, tt.want) {
+			t.Errorf("another release with %s in namespace %s: got %v, want %q\n%s", tt.model, tt.namespace, err, tt.want, stderr)
 		}
 	}
 }
