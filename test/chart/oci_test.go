@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"knative.dev/pkg/apis"
 	servingconfig "knative.dev/serving/pkg/apis/config"
 	"sigs.k8s.io/yaml"
@@ -351,6 +352,33 @@ func TestAuditOfIngest(t *testing.T) {
 		}
 		if n := netpol.DefaultNeighbours(); len(netpol.Audit(c, netpol.DefaultExclusions(), n).Findings) == 0 {
 			t.Errorf("%s: without the values nothing is found", a)
+		}
+		who, port, elsewhere := "enroll", "8012", "renew"
+		if a.profile == "plain" {
+			who, port, elsewhere = "all", "8081", "test-allowed"
+		}
+		for name, tt := range map[string]struct {
+			change func(*networkingv1.NetworkPolicySpec)
+			edge   string
+		}{
+			"another function": {func(s *networkingv1.NetworkPolicySpec) {
+				s.PodSelector.MatchExpressions[0].Values = append(s.PodSelector.MatchExpressions[0].Values, elsewhere)
+			}, "203.0.113.64/28 → " + elsewhere + ", TCP " + port},
+			"another port": {func(s *networkingv1.NetworkPolicySpec) {
+				more := s.Ingress[0].Ports[0]
+				more.Port = new(intstr.FromInt32(8080))
+				s.Ingress[0].Ports = append(s.Ingress[0].Ports, more)
+			}, "203.0.113.64/28 → " + who + ", TCP 8080"},
+			"more subnets":   {func(s *networkingv1.NetworkPolicySpec) { s.Ingress[0].From[0].IPBlock.CIDR = "203.0.113.64/27" }, "203.0.113.64/27 → " + who + ", TCP " + port},
+			"another subnet": {func(s *networkingv1.NetworkPolicySpec) { s.Ingress[0].From[0].IPBlock.CIDR = "203.0.113.80/28" }, "the load balancer → " + who + ", TCP " + port},
+			"nobody":         {func(s *networkingv1.NetworkPolicySpec) { s.Ingress = nil }, "the load balancer → " + who + ", TCP " + port},
+		} {
+			c, n := audited(t, a, ingest)
+			i := slices.IndexFunc(c.Policies, func(p networkingv1.NetworkPolicy) bool { return strings.HasSuffix(p.Name, "-from-load-balancer") })
+			tt.change(&c.Policies[i].Spec)
+			if found := netpol.Audit(c, netpol.DefaultExclusions(), n).Findings; !slices.ContainsFunc(found, func(f netpol.Finding) bool { return f.Edge == tt.edge }) {
+				t.Errorf("%s, %s: %q is not found, but %v", a, name, tt.edge, found)
+			}
 		}
 	}
 }

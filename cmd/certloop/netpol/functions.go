@@ -70,7 +70,7 @@ func (s *subject) embedded() {
 		s.role.out = slices.DeleteFunc(slices.Clone(s.role.out), func(e edge) bool { return e.name == "NATS" })
 	}
 	if s.pod.Labels[serviceLabel] == "" {
-		s.role.in = nil
+		s.role.in = slices.DeleteFunc(slices.Clone(s.role.in), func(e edge) bool { return e.name != loadBalancerName })
 	}
 }
 

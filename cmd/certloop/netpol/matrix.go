@@ -28,7 +28,10 @@ func functionNames() []string {
 	return []string{componentEnroll, componentRenew, componentWatch, componentScan}
 }
 
-const serverName = "the API server"
+const (
+	serverName       = "the API server"
+	loadBalancerName = "the load balancer"
+)
 
 // podSet are the Pods of a namespace that have some labels. Without a namespace it is one
 // namespace, whichever.
@@ -132,8 +135,8 @@ func (n *Neighbours) roles(api []netip.AddrPort) map[string]role {
 	broker := edge{place: place{name: "the Broker's ingress", pods: []podSet{{n.KnativeEventing.Namespace, map[string]string{"eventing.knative.dev/brokerRole": "ingress"}}}}, must: tcp(8080, 8443)}
 	client := role{out: out(nats)}
 	return map[string]role{
-		componentAll:          {out: out(append(cas, nats, server)...)},
-		componentEnroll:       {in, out(append(cas, nats, server)...)},
+		componentAll:          {n.publishers(8081), out(append(cas, nats, server)...)},
+		componentEnroll:       {append(n.publishers(8012), in...), out(append(cas, nats, server)...)},
 		componentRenew:        {in, out(append(cas, nats, server)...)},
 		componentWatch:        {in, out(nats, server)},
 		componentScan:         {in, out(nats, server)},
@@ -157,6 +160,15 @@ func (n *Neighbours) functionsAreReachedBy() []edge {
 		{place: place{name: "Knative's autoscaler", pods: serving("autoscaler")}, must: tcp(9090), may: tcp(8012)},
 		{place: place{name: "the monitoring", pods: n.Monitoring.pods()}, must: tcp(9091), may: tcp(9090), severity: SeverityWarning},
 	}
+}
+
+// publishers come through a load balancer, where there is one, to Knative's proxy beside enroll or to
+// what stands in for it.
+func (n *Neighbours) publishers(port int32) []edge {
+	if !n.Ingest.Enabled || len(n.Ingest.Subnets) == 0 {
+		return nil
+	}
+	return []edge{{place: place{name: loadBalancerName, outside: true, cidrs: n.Ingest.Subnets}, must: tcp(port)}}
 }
 
 // server is the role of NATS itself, without its clients.

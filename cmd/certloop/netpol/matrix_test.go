@@ -52,7 +52,11 @@ func TestValues(t *testing.T) {
 	if n.DNS.Namespace != "openshift-dns" || len(n.DNS.Labels) != 1 || n.DNS.Labels["dns"] != "x" || n.NATS.Port != 4223 || n.NATS.Namespace != "nats" || n.CA[0].Port != 829 {
 		t.Errorf("%+v", n)
 	}
+	if i := told(t, "oci: {ingest: {enabled: true, subnets: [203.0.113.64/28]}}", "oci: {ingest: {enabled: false}}").Ingest; i.Enabled || len(i.Subnets) != 1 {
+		t.Errorf("%+v", i)
+	}
 	for values, says := range map[string]string{
+		"oci: {ingest: {subnets: [203.0.113.64]}}":         "203.0.113.64",
 		"networkPolicy: {ca: [{cidrs: [192.0.2.300/32]}]}": "192.0.2.300",
 		"networkPolicy: 7": "not values of certloop's chart",
 		"a: [":             "yaml",

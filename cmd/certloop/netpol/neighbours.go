@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -22,6 +21,7 @@ type Neighbours struct {
 	KnativeServing  Neighbour   `json:"knativeServing"`
 	KnativeEventing Neighbour   `json:"knativeEventing"`
 	Monitoring      Neighbour   `json:"monitoring"`
+	Ingest          Ingest      `json:"-"` // it is oci.ingest of the values
 	// Rules that somebody wants besides.
 	ExtraIngress []networkingv1.NetworkPolicyIngressRule `json:"extraIngress"`
 	ExtraEgress  []networkingv1.NetworkPolicyEgressRule  `json:"extraEgress"`
@@ -63,40 +63,24 @@ func (n *Neighbours) Values(content []byte) error {
 	values := struct {
 		NetworkPolicy *Neighbours `json:"networkPolicy"`
 		OCI           struct {
-			Ingest ingest `json:"ingest"`
+			Ingest *Ingest `json:"ingest"`
 		} `json:"oci"`
 	}{NetworkPolicy: n}
+	values.OCI.Ingest = &n.Ingest
 	if err := json.Unmarshal(js, &values); err != nil {
 		return fmt.Errorf("not values of certloop's chart: %w", err)
 	}
 	if len(n.APIServer.Ports) == 0 { // the chart asks the cluster, and takes this where it cannot
 		n.APIServer.Ports = DefaultNeighbours().APIServer.Ports
 	}
-	n.ExtraIngress = append(n.ExtraIngress, values.OCI.Ingest.rules()...)
 	for _, place := range []*Neighbour{&n.DNS, &n.NATS, &n.Gateway} {
 		maps.DeleteFunc(place.Labels, func(_, value string) bool { return value == "" })
 	}
 	return nil
 }
 
-// ingest is the chart's way in for publishers: a load balancer before enroll.
-type ingest struct {
-	Enabled bool     `json:"enabled"`
-	Subnets []string `json:"subnets"`
-}
-
-// rules let it reach Knative's proxy, or the function itself where there is no Knative.
-func (i ingest) rules() (all []networkingv1.NetworkPolicyIngressRule) {
-	if !i.Enabled {
-		return nil
-	}
-	var from []networkingv1.NetworkPolicyPeer
-	for _, subnet := range i.Subnets {
-		from = append(from, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: subnet}})
-	}
-	for _, number := range []int32{8012, 8081} {
-		port := intstr.FromInt32(number)
-		all = append(all, networkingv1.NetworkPolicyIngressRule{From: from, Ports: []networkingv1.NetworkPolicyPort{{Port: &port}}})
-	}
-	return all
+// Ingest is the chart's way in for publishers: a load balancer before enroll.
+type Ingest struct {
+	Enabled bool           `json:"enabled"`
+	Subnets []netip.Prefix `json:"subnets"` // of the load balancer
 }
