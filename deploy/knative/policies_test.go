@@ -71,6 +71,7 @@ func TestIssuerInUse(t *testing.T) {
 				`{"spec":{"recipient":"/CN=other"}}`:                                     "spec.recipient",
 				`{"spec":{"issuer":"/CN=other"}}`:                                        "spec.issuer",
 				`{"spec":{"trust":{"secretName":"other"}}}`:                              "spec.trust",
+				`{"spec":{"trust":{"expectedSender":"/CN=other"}}}`:                      "spec.trust",
 				`{"spec":{"chain":{"source":"manual","manual":{"secretName":"chain"}}}}`: "spec.chain",
 				`{"spec":{"server":"http://other.example.com/","recipient":"/CN=b"}}`:    "spec.server, spec.recipient",
 			} {

@@ -308,6 +308,9 @@ func (in *inputs) trust(now time.Time) (trust cmp.Trust, err error) {
 	} else {
 		trust.Roots = anchors
 	}
+	if trust.ExpectedSender, err = parseName(src.ExpectedSender, "spec.trust.expectedSender"); err != nil {
+		return trust, err
+	}
 	if err := anyValid(anchors, now); err != nil {
 		return trust, &unmetError{model.ReasonTrustExpired, fmt.Sprintf("Secret %s/%s, named by spec.trust of %s: %v: put the CA's present root certificates there", in.home, src.SecretName, in, err)}
 	}

@@ -639,6 +639,75 @@ func TestDistinguishedName(t *testing.T) {
 	}
 }
 
+// Whoever the CA has certified may sign its answers, unless the issuer says who does.
+func TestExpectedSender(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.declare(model.ConfigCreated, "mallory", certificate("mallory", 24*time.Hour))
+	name := r.ca.CACertificate().Subject.String()
+	for issuer, sender := range map[string]string{"ca-rfc4514": name, "ca-slashed": "/" + name} {
+		spec := r.issuer()
+		spec.Trust.ExpectedSender = sender
+		r.declare(model.IssuerCreated, issuer, spec)
+		r.wantIssuer(issuer, true, model.ReasonUsable)
+	}
+	ask := func(issuer, name string) {
+		spec := certificate(name, 24*time.Hour)
+		spec.IssuerRef.Name = issuer
+		r.declare(model.ConfigCreated, name, spec)
+	}
+	r.signsAnswers("mallory")
+	ask("ca", "trusting")
+	r.wantReady("trusting", true)
+	ask("ca-rfc4514", "web")
+	ask("ca-slashed", "amf")
+	for _, cert := range []string{"web", "amf"} {
+		r.wantReason(cert, model.ReasonResponseNotAuthentic)
+		for _, part := range []string{"CN=mallory", "not the expected", name} {
+			if got := r.message(cert, model.Ready); !strings.Contains(got, part) {
+				t.Errorf("%s: got message %q, want %q in it", cert, got, part)
+			}
+		}
+	}
+	r.ca.Behave(func(b *responder.Behaviour) { b.AlterDER = nil })
+	r.wait()
+	r.wait()
+	r.wantReady("web", true)
+	r.wantReady("amf", true)
+}
+
+// signsAnswers makes the owner of a certificate the signer of what the CA answers.
+func (r *rig) signsAnswers(name string) {
+	r.t.Helper()
+	out := r.output(name).Data
+	key, err := ledger.ParseKey(out["tls.key"])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	chain, err := ledger.ParseCertificates(out["tls.crt"])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	signer := &cmp.Signer{Key: key.Signer(), Certificate: chain[0]}
+	r.ca.Behave(func(b *responder.Behaviour) {
+		b.AlterDER = func(der []byte) []byte {
+			m, err := cmp.ParseMessage(der)
+			if err != nil {
+				r.t.Error(err)
+				return der
+			}
+			m.Header.Sender, m.ExtraCerts = cmp.DirectoryName(chain[0].RawSubject), nil
+			if err := m.Protect(nil, signer); err != nil {
+				r.t.Error(err)
+			}
+			if der, err = m.Marshal(); err != nil {
+				r.t.Error(err)
+			}
+			return der
+		}
+	})
+}
+
 // An issuer that certificates refer to stays.
 func TestIssuerInUse(t *testing.T) {
 	r := newRig(t, nil)

@@ -202,6 +202,7 @@ func TestReasonsOfMisspeltNames(t *testing.T) {
 		"ca-issuer":    func(s *model.CMPIssuerSpec) { s.Issuer = "/CM=amf" },
 		"ca-rfc4514":   func(s *model.CMPIssuerSpec) { s.Issuer = "CM=amf" },
 		"ca-recipient": func(s *model.CMPIssuerSpec) { s.Recipient = "/O=Example/CM=ca" },
+		"ca-sender":    func(s *model.CMPIssuerSpec) { s.Trust.ExpectedSender = "/O=Example/CM=ca" },
 	} {
 		issuer := r.issuer()
 		change(&issuer)

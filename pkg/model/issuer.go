@@ -230,6 +230,7 @@ type KeyPairSource struct {
 // TrustSource names the Secret that holds trust anchors.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.serverCertificateKey) && has(self.rootsKey))",message="set rootsKey or serverCertificateKey, not both: a pinned server certificate would make the roots meaningless"
+// +kubebuilder:validation:XValidation:rule="!(has(self.serverCertificateKey) && has(self.expectedSender))",message="set expectedSender or serverCertificateKey, not both: a pinned server certificate is the only sender already"
 type TrustSource struct {
 	SecretName SecretName `json:"secretName"`
 	// rootsKey is the data key of the root certificates in PEM. "ca.crt" when serverCertificateKey is absent too.
@@ -241,6 +242,11 @@ type TrustSource struct {
 	// serverCertificateKey is the data key of the one certificate that may sign answers.
 	// +optional
 	ServerCertificateKey DataKey `json:"serverCertificateKey,omitempty"`
+	// expectedSender is the distinguished name that every answer must have as its sender, which is the subject of the certificate
+	// that signs it: /type=value/… as OpenSSL writes it, or RFC 4514. Default: anybody whose certificate leads to the roots.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self != '/'",message="expectedSender must not be the empty name: give the CA's, or leave it out"
+	ExpectedSender DN `json:"expectedSender,omitempty"`
 }
 
 // TLS says how an https server is authenticated and how we authenticate to it.

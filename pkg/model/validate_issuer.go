@@ -107,6 +107,18 @@ func (t TrustSource) validate(at *field.Path) field.ErrorList {
 	if t.RootsKey != "" && t.ServerCertificateKey != "" {
 		errs = append(errs, together(at, "rootsKey", "serverCertificateKey")...)
 	}
+	return append(errs, t.validateSender(at)...)
+}
+
+func (t TrustSource) validateSender(at *field.Path) field.ErrorList {
+	sender := at.Child("expectedSender")
+	errs := checkDN(sender, t.ExpectedSender)
+	if t.ExpectedSender == "/" {
+		errs = append(errs, invalid(sender, "/", "is the empty name: give the CA's, or leave it out")...)
+	}
+	if t.ExpectedSender != "" && t.ServerCertificateKey != "" {
+		errs = append(errs, together(at, "expectedSender", "serverCertificateKey")...)
+	}
 	return errs
 }
 

@@ -110,6 +110,8 @@ func TestInvalidIssuer(t *testing.T) {
 		{"both bootstraps", func(i *CMPIssuer) { i.Spec.InitialAuthentication.Signature = &KeyPairSource{SecretName: "k"} }, "spec.initialAuthentication"},
 		{"no trust", func(i *CMPIssuer) { i.Spec.Trust.SecretName = "" }, "spec.trust.secretName"},
 		{"two trusts", func(i *CMPIssuer) { i.Spec.Trust.RootsKey, i.Spec.Trust.ServerCertificateKey = "a", "b" }, "spec.trust"},
+		{"two senders", func(i *CMPIssuer) { i.Spec.Trust.ExpectedSender, i.Spec.Trust.ServerCertificateKey = "/CN=ca", "a" }, "spec.trust.expectedSender"},
+		{"nobody is to send", func(i *CMPIssuer) { i.Spec.Trust.ExpectedSender = "/" }, "spec.trust.expectedSender"},
 		{"confirmation", func(i *CMPIssuer) { i.Spec.Confirmation = "never" }, "spec.confirmation"},
 		{"timeout", func(i *CMPIssuer) { i.Spec.TotalTimeout = &metav1.Duration{Duration: -time.Second} }, "spec.totalTimeout"},
 	} {
