@@ -14,7 +14,8 @@ import (
 )
 
 // attribute is a type of attribute in distinguished names, with the names
-// OpenSSL has for it, and how its values are encoded (RFC 5280 appendix A.1).
+// OpenSSL has for it, and how its values are encoded (RFC 5280 appendix A.1, and
+// where that is silent as OpenSSL does it). What short says is how it is written here.
 type attribute struct {
 	short, long string
 	oid         asn1.ObjectIdentifier
@@ -40,24 +41,58 @@ var attributes = [...]attribute{
 	{short: "businessCategory", oid: x520(15)},
 	{short: "postalAddress", oid: x520(16)},
 	{short: "postalCode", oid: x520(17)},
+	{short: "postOfficeBox", oid: x520(18)},
+	{short: "physicalDeliveryOfficeName", oid: x520(19)},
+	{short: "telephoneNumber", oid: x520(20)},
+	{short: "facsimileTelephoneNumber", oid: x520(23)},
+	{short: "x121Address", oid: x520(24)},
+	{short: "internationaliSDNNumber", oid: x520(25)},
+	{short: "registeredAddress", oid: x520(26)},
+	{short: "destinationIndicator", oid: x520(27)},
 	{short: "name", oid: x520(41), most: 32768},
 	{short: "GN", long: "givenName", oid: x520(42), most: 32768},
 	{short: "initials", oid: x520(43), most: 32768},
 	{short: "generationQualifier", oid: x520(44)},
 	{short: "x500UniqueIdentifier", oid: x520(45)},
 	{short: "dnQualifier", oid: x520(46), tag: tag.PrintableString},
-	{short: "role", oid: x520(72)},
+	{short: "houseIdentifier", oid: x520(51)},
+	{short: "dmdName", oid: x520(54)},
 	{short: "pseudonym", oid: x520(65)},
+	{short: "role", oid: x520(72)},
 	{short: "organizationIdentifier", oid: x520(97)},
-	{short: "DC", long: "domainComponent", oid: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}, tag: tag.IA5String},
-	{short: "UID", long: "userId", oid: asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}},
-	{short: "emailAddress", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, tag: tag.IA5String, most: 128},
-	{short: "unstructuredName", oid: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 2}},
-	{short: "jurisdictionC", long: "jurisdictionCountryName", oid: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 60, 2, 1, 3}, tag: tag.PrintableString, least: 2, most: 2},
+	{short: "c3", long: "countryCode3c", oid: x520(98), tag: tag.PrintableString, least: 3, most: 3},
+	{short: "n3", long: "countryCode3n", oid: x520(99), tag: tagNumericString, least: 3, most: 3},
+	{short: "dnsName", oid: x520(100)},
+	{short: "UID", long: "userId", oid: cosine(1)}, // before uniqueIdentifier: uid is this one in RFC 4514
+	{short: "mail", long: "rfc822Mailbox", oid: cosine(3), tag: tag.IA5String, most: 256},
+	{short: "DC", long: "domainComponent", oid: cosine(25), tag: tag.IA5String},
+	{short: "uniqueIdentifier", long: "uid", oid: cosine(44)},
+	{short: "emailAddress", oid: pkcs9(1), tag: tag.IA5String, most: 128},
+	{short: "unstructuredName", oid: pkcs9(2)},
+	{short: "unstructuredAddress", oid: pkcs9(8)},
+	{short: "jurisdictionL", long: "jurisdictionLocalityName", oid: jurisdiction(1)},
+	{short: "jurisdictionST", long: "jurisdictionStateOrProvinceName", oid: jurisdiction(2)},
+	{short: "jurisdictionC", long: "jurisdictionCountryName", oid: jurisdiction(3), tag: tag.PrintableString, least: 2, most: 2},
+	{short: "INN", oid: asn1.ObjectIdentifier{1, 2, 643, 3, 131, 1, 1}, tag: tagNumericString, most: 12},
+	{short: "OGRN", oid: asn1.ObjectIdentifier{1, 2, 643, 100, 1}, tag: tagNumericString, most: 13},
+	{short: "SNILS", oid: asn1.ObjectIdentifier{1, 2, 643, 100, 3}, tag: tagNumericString, most: 11},
 }
 
 // x520 is an attribute type of X.520.
 func x520(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 4, n} }
+
+// cosine is an attribute type of the COSINE and Internet X.500 schema (RFC 4524).
+func cosine(n int) asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, n}
+}
+
+// pkcs9 is an attribute type of PKCS #9.
+func pkcs9(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, n} }
+
+// jurisdiction is an attribute type of certificates for extended validation.
+func jurisdiction(n int) asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 60, 2, 1, n}
+}
 
 // ParseName reads a distinguished name in one of two notations.
 //
@@ -70,8 +105,9 @@ func x520(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{2, 5, 4, n
 //
 // Anything else is RFC 4514: type=value,type=value from the bottom upward.
 //
-// C must have two characters; C, serialNumber and dnQualifier become
-// PrintableString, DC and emailAddress IA5String, all others UTF8String.
+// C must have two characters; C, c3, serialNumber and dnQualifier become
+// PrintableString, DC, mail and emailAddress IA5String, n3, INN, OGRN and SNILS
+// NumericString, all others UTF8String.
 func ParseName(s string) (Name, error) {
 	n, _, err := parseName(s)
 	return n, err
@@ -190,9 +226,9 @@ func parse4514(s string) (rdns [][][]byte, err error) {
 
 // encode4514 encodes an attribute, its value as text or as # and hexadecimal DER.
 func encode4514(kind, value string, isHex bool) ([]byte, error) {
-	a, known := attributeByName(kind)
+	a, known := attributeByFoldedName(kind)
 	if !known {
-		a, known = attributeByFoldedName(kind)
+		a, known = attributeByName(kind)
 	}
 	if !known {
 		return nil, fmt.Errorf("unknown type %q", kind)
@@ -277,7 +313,7 @@ func attributeByName(kind string) (attribute, bool) {
 	return attribute{short: kind, oid: oid}, true
 }
 
-// attributeByFoldedName knows that RFC 4514 does not care for case.
+// attributeByFoldedName knows that RFC 4514 does not care for case: uid is UID there.
 func attributeByFoldedName(kind string) (attribute, bool) {
 	for _, a := range attributes {
 		if strings.EqualFold(a.short, kind) || a.long != "" && strings.EqualFold(a.long, kind) {
@@ -330,6 +366,8 @@ func fitsString(t tag.Tag, value string) bool {
 	switch t {
 	case tag.PrintableString:
 		return strings.Trim(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?") == ""
+	case tagNumericString:
+		return strings.Trim(value, "0123456789 ") == ""
 	case tag.IA5String:
 		return strings.IndexFunc(value, func(r rune) bool { return r > 0x7f }) < 0
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,12 @@ func TestParseName(t *testing.T) {
 		{"CN=#0c0161", "CN=a", nil},
 		{"CN=#130161", "CN=a", nil},
 		{"C=#0c0161", "C=#0c0161", nil},
+		{"/UID=a/uid=b", "uniqueIdentifier=b,UID=a", nil},
+		{"uid=a,UniqueIdentifier=b", "UID=a,uniqueIdentifier=b", nil},
+		{"/n3=276/c3=DEU", "c3=DEU,n3=276", nil},
+		{"/n3=27a", "", nil},
+		{"/n3=27", "", nil},
+		{"/mail=ä@b.example", "", nil},
 		{"C=#0c02c3a4", "C=#0c02c3a4", nil},
 		{"C=#0c024445", "C=DE", nil},
 		{"CN=#0c", "", nil},
@@ -106,17 +113,94 @@ func TestParseNameAsOpenSSL(t *testing.T) {
 		"/emailAddress=a@b.example/name=n/generationQualifier=x/businessCategory=b/organizationIdentifier=o",
 		"/OU=zz+CN=a+OU=b", "/jurisdictionC=DE/unstructuredName=u/O= blanks  stay ",
 	} {
-		dir := t.TempDir()
-		cmd := exec.CommandContext(t.Context(), "openssl", "req", "-new", "-config", "/dev/null", "-utf8", "-newkey", "ec", "-pkeyopt",
-			"ec_paramgen_curve:P-256", "-nodes", "-keyout", dir+"/key", "-multivalue-rdn", "-subj", text, "-outform", "DER")
-		out, err := cmd.Output()
-		if err != nil {
-			t.Errorf("openssl req -subj %q: %v", text, err)
+		compareWithOpenSSL(t, text)
+	}
+}
+
+// Each type of attribute by each of its names, and by its OID.
+func TestEveryAttributeAsOpenSSL(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		skipOrFail(t, "no openssl in PATH")
+	}
+	var texts []string
+	for _, a := range attributes {
+		value := "123456789ABC"
+		switch {
+		case a.most == 2:
+			value = "DE"
+		case a.tag == tagNumericString:
+			value = "276"
+		case a.most == 3:
+			value = "DEU"
+		}
+		for _, kind := range []string{a.short, a.long, a.oid.String()} {
+			if kind != "" {
+				texts = append(texts, "/"+kind+"="+value)
+			}
+		}
+	}
+	for some := range slices.Chunk(texts, MaxNameRDNs) {
+		text := strings.Join(some, "")
+		if skipped := SkippedAttributes(text); len(skipped) > 0 {
+			t.Errorf("skipped: %q", skipped)
+		}
+		compareWithOpenSSL(t, text)
+	}
+}
+
+// No attribute type of X.520 that OpenSSL names is skipped, but for those whose values are no texts.
+func TestAttributesOfOpenSSL(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		skipOrFail(t, "no openssl in PATH")
+	}
+	out, err := exec.CommandContext(t.Context(), "openssl", "list", "-objects").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	noText := "14 21 22 28 29 30 31 32 33 34 35 36 37 38 39 40 47 48 49 50 52 53" // guides, names, certificates, sequences
+	named := 0
+	for line := range strings.Lines(string(out)) {
+		names, oid, ok := strings.Cut(strings.TrimSpace(line), "2.5.4.")
+		if !ok || !slices.ContainsFunc([]string{"= ", ", "}, func(s string) bool { return strings.HasSuffix(names, s) }) {
 			continue
 		}
-		if want := mustName(t, text); !bytes.Contains(out, want) {
-			t.Errorf("%q: %x is not in %x", text, want, out)
+		if n, err := strconv.Atoi(oid); err != nil || n > 100 { // what may have come since
+			continue
 		}
+		named++
+		short, _, _ := strings.Cut(names, " = ")
+		if _, known := attributeByName(short); known == slices.Contains(strings.Fields(noText), oid) {
+			t.Errorf("%s (2.5.4.%s): known %t", short, oid, known)
+		}
+	}
+	if named < 40 {
+		t.Errorf("openssl names %d types", named)
+	}
+}
+
+// What is written in RFC 4514 is read again, without regard to case: no type has the name of another.
+func TestAttributesHaveNamesOfTheirOwn(t *testing.T) {
+	for _, a := range attributes {
+		for _, kind := range []string{a.short, strings.ToLower(a.short), strings.ToUpper(a.short)} {
+			if got, known := attributeByFoldedName(kind); !known || !got.oid.Equal(a.oid) {
+				t.Errorf("%s is %s, want %s", kind, got.oid, a.oid)
+			}
+		}
+	}
+}
+
+// compareWithOpenSSL wants the name in a request of openssl req to be ours.
+func compareWithOpenSSL(t *testing.T, text string) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "openssl", "req", "-new", "-config", "/dev/null", "-utf8", "-newkey", "ec", "-pkeyopt",
+		"ec_paramgen_curve:P-256", "-nodes", "-keyout", dir+"/key", "-multivalue-rdn", "-subj", text, "-outform", "DER")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("openssl req -subj %q: %v", text, err)
+	}
+	if want := mustName(t, text); !bytes.Contains(out, want) {
+		t.Errorf("%q: %x is not in %x", text, want, out)
 	}
 }
 
