@@ -42,7 +42,7 @@ first: what was declared, issued, renewed, put back, refused and why. certloop k
 facts in JetStream for 90 days.
 
 As JSON they are CloudEvents: an array of them (the batch format), or one each line with
---follow.`,
+--follow. The tables leave out scans that found nothing to do.`,
 		Example: `  certloop history web -n shop
   certloop history -A --since 1h
   certloop history -A --follow             # what happens from now on
@@ -140,6 +140,9 @@ func (o *historyOptions) printer(t *terminal) *factPrinter {
 }
 
 func (p *factPrinter) print(e event.Event) error {
+	if p.table() && e.Type() == model.ScanCompleted && idle(e) {
+		return nil
+	}
 	text, err := p.text(e)
 	if err != nil {
 		return err
@@ -147,6 +150,14 @@ func (p *factPrinter) print(e event.Event) error {
 	_, err = io.WriteString(p.out, p.before()+text)
 	p.printed++
 	return err
+}
+
+func (p *factPrinter) table() bool { return p.format == formatTable || p.format == formatWide }
+
+// idle tells of a scan that it found nothing to do.
+func idle(e event.Event) bool {
+	var f model.ScanFact
+	return e.DataAs(&f) == nil && f.Expiring+f.Expired+f.Pending+f.Drifted+len(f.Unread) == 0
 }
 
 // before is what comes before a fact.
@@ -181,7 +192,7 @@ func (p *factPrinter) end() error {
 }
 
 func (p *factPrinter) text(e event.Event) (string, error) {
-	if p.format != formatJSON && p.format != formatYAML {
+	if p.table() {
 		return p.line(factColor(e.Type()), e.Time().UTC().Format(time.RFC3339), orDash(e.Subject()), short(e.Type()), model.Correlation(e), inBrief(e)), nil
 	}
 	js, err := json.Marshal(e)

@@ -58,6 +58,7 @@ func TestHistory(t *testing.T) {
 		at(3, model.CertificateIssued, api, model.CertificateFact{Serial: "0a", NotAfter: end, SecretName: "api-tls", Differences: []string{"validity"}}),
 		at(4, model.SecretDeleted, web, model.SecretFact{SecretName: "web-tls", Cause: "it is gone"}),
 		at(5, model.ScanCompleted, types.NamespacedName{}, model.ScanFact{Looked: 3, Expiring: 1, Unread: []string{"dark"}}),
+		at(6, model.ScanCompleted, types.NamespacedName{}, model.ScanFact{Looked: 3, Seconds: 0.1}),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +95,7 @@ func TestHistory(t *testing.T) {
 	}
 	_, stdout, _ := run(t, "history", "-A", "-o", "json", "--nats-url", url)
 	var batch []event.Event
-	if err := json.Unmarshal([]byte(stdout), &batch); err != nil || len(batch) != 6 || batch[4].Type() != model.SecretDeleted {
+	if err := json.Unmarshal([]byte(stdout), &batch); err != nil || len(batch) != 7 || batch[4].Type() != model.SecretDeleted {
 		t.Errorf("%v: got %s", err, stdout)
 	}
 	if _, stdout, _ := run(t, "history", "web", "-n", "shop", "-o", "yaml", "--nats-url", url); strings.Count(stdout, "---\n") != 3 || !strings.Contains(stdout, "subject: shop/web\n") {
