@@ -39,6 +39,7 @@ func (d *demo) nextCommands() []string {
 		d.kubectl() + " get cmpissuers,cmpcertificates,secrets",
 		d.kubectl() + " delete secret " + demoWeb + "-tls   # and look again: it is back",
 		d.kubectl() + " get secret " + demoWeb + `-tls -o jsonpath='{.data.tls\.crt}' | base64 -d | openssl x509 -noout -text`,
+		"certloop history " + demoWeb + " -n " + d.options.namespace + " --nats-url " + d.system.Config.NATSURL + "   # all that happened to it",
 	}
 }
 
