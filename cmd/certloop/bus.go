@@ -54,6 +54,28 @@ func (o *busOptions) connect(more ...nats.Option) (*nats.Conn, error) {
 	return conn, nil
 }
 
+// withStreams connects to NATS for as long as do takes.
+func (o *busOptions) withStreams(do func(jetstream.JetStream) error) error {
+	return o.withBus(func(_ *delivery.Bus, js jetstream.JetStream) error { return do(js) })
+}
+
+func (o *busOptions) withBus(do func(*delivery.Bus, jetstream.JetStream) error) error {
+	conn, err := o.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	bus, err := delivery.NewBus(conn, publishSource)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	return do(bus, js)
+}
+
 func newBus(t *terminal) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "bus",
@@ -89,16 +111,11 @@ needs. Applying twice changes nothing. It needs nats-server 2.12 or later.`,
 }
 
 func runBusApply(ctx context.Context, t *terminal, o busOptions, replicas int) error {
-	conn, err := o.connect()
-	if err != nil {
+	err := o.withStreams(func(js jetstream.JetStream) (err error) {
+		replicas, err = applyStreams(ctx, js, replicas)
 		return err
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
+	})
 	if err != nil {
-		return err
-	}
-	if replicas, err = applyStreams(ctx, js, replicas); err != nil {
 		return err
 	}
 	for _, name := range []string{model.WorkStream, model.EventsStream, model.DeadStream} {

@@ -204,28 +204,6 @@ func deadLetters(ctx context.Context, js jetstream.JetStream, ns string) ([]deli
 	return all, err
 }
 
-// withStreams connects to NATS for as long as do takes.
-func (o *busOptions) withStreams(do func(jetstream.JetStream) error) error {
-	return o.withBus(func(_ *delivery.Bus, js jetstream.JetStream) error { return do(js) })
-}
-
-func (o *busOptions) withBus(do func(*delivery.Bus, jetstream.JetStream) error) error {
-	conn, err := o.connect()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	bus, err := delivery.NewBus(conn, publishSource)
-	if err != nil {
-		return err
-	}
-	js, err := jetstream.New(conn)
-	if err != nil {
-		return err
-	}
-	return do(bus, js)
-}
-
 func printDeadLetters(t *terminal, format string, all []delivery.DeadLetter) error {
 	switch {
 	case format == formatJSON || format == formatYAML:

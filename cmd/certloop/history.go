@@ -71,21 +71,14 @@ func (o *historyOptions) run(ctx context.Context, t *terminal, args []string) er
 	if err != nil {
 		return err
 	}
-	conn, err := o.connect()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		return err
-	}
-	p := o.printer(t)
-	err = delivery.History(ctx, js, delivery.Selection{Subjects: filter, Since: o.from(args), Follow: o.follow}, p.print)
-	if o.follow && errors.Is(err, context.Canceled) {
-		err = nil // Ctrl-C is how following ends
-	}
-	return errors.Join(err, p.end())
+	return o.withStreams(func(js jetstream.JetStream) error {
+		p := o.printer(t)
+		err := delivery.History(ctx, js, delivery.Selection{Subjects: filter, Since: o.from(args), Follow: o.follow}, p.print)
+		if o.follow && errors.Is(err, context.Canceled) {
+			err = nil // Ctrl-C is how following ends
+		}
+		return errors.Join(err, p.end())
+	})
 }
 
 func (o *historyOptions) check(args []string) error {
