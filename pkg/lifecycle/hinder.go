@@ -8,7 +8,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/certloop/certloop/pkg/ledger"
 	"github.com/certloop/certloop/pkg/model"
@@ -30,13 +29,9 @@ func (a *attempt) hindered(ctx context.Context, err error) error {
 		return e.Type() == model.CertificateWaiting || e.Type() == model.CertificateFailed || e.Type() == model.CertificateParked
 	})
 	a.facts = a.facts[:a.retold+len(own)]
-	next := a.o.now().Add(waitLonger(a.cert.Status.Attempts + 1))
-	out := outcome{reason: why.reason, message: bounded(why.message), next: next, missing: true}
-	if !a.knownFor(why.reason) {
-		out.fact = model.CertificateWaiting
-	}
-	a.o.Log.WarnContext(ctx, "hindered", "certificate", a.key.String(), "reason", why.reason, "err", out.message, "next", next)
-	a.lookAgain(next)
+	out := a.lacking(why)
+	a.o.Log.WarnContext(ctx, "hindered", "certificate", a.key.String(), "reason", why.reason, "err", out.message, "next", out.next)
+	a.lookAgain(out.next)
 	if untold := a.report(ctx, out); untold != nil {
 		return errors.Join(err, untold)
 	}
@@ -70,16 +65,6 @@ func (a *attempt) stored(ctx context.Context) *ledger.Record {
 	rec := ledger.NewRecord(a.cert)
 	rec.Attempt.Orphans = a.cert.Status.ExtraIssuances
 	return rec
-}
-
-// knownFor: the status gives this reason already.
-func (a *attempt) knownFor(reason string) bool {
-	for _, kind := range []string{model.Ready, model.Reconciling} {
-		if c := meta.FindStatusCondition(a.cert.Status.Conditions, kind); c != nil && c.Reason == reason {
-			return true
-		}
-	}
-	return false
 }
 
 // lookAgain asks for another look. What a person asks for by an event, and the record could not be made to

@@ -118,6 +118,25 @@ func TestBackwardsOrder(t *testing.T) {
 	r.wantIssuances("web", 1)
 }
 
+// What a renewal lacks is told once, while the certificate in use stays ready, however often it is looked for.
+func TestLackingIsToldOnce(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.wantReady("web", true)
+	r.delete("ca-trust")
+	waited := r.told(model.CertificateWaiting)
+	r.send(model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkManual}))
+	for range 3 {
+		r.send(model.NewEvent(model.RenewalRequested, r.key("web"), model.Work{Reason: model.WorkDependency}))
+	}
+	r.wantReady("web", true)
+	if got := r.message("web", model.Reconciling); !strings.Contains(got, "ca-trust") {
+		t.Errorf("got message %q, want ca-trust in it", got)
+	}
+	r.wantTold(model.CertificateWaiting, waited+1)
+}
+
 // A process killed right after any step: the next delivery, one lease later, finishes
 // the work with the same key; the CA issued one certificate.
 func TestCrashAfterEveryStep(t *testing.T) {

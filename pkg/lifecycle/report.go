@@ -127,13 +127,28 @@ func (a *attempt) unmet(ctx context.Context, err error) error {
 			return err
 		}
 	}
-	next := a.o.now().Add(waitLonger(a.cert.Status.Attempts + 1))
-	a.later(next, model.Work{Reason: model.WorkDependency})
-	out := outcome{reason: why.reason, message: bounded(why.message), next: next, missing: true}
-	if ready := meta.FindStatusCondition(a.cert.Status.Conditions, model.Ready); ready == nil || ready.Reason != why.reason {
+	out := a.lacking(why)
+	a.later(out.next, model.Work{Reason: model.WorkDependency})
+	return a.report(ctx, out)
+}
+
+// lacking is how an attempt ends for want of something, which is told when it is news.
+func (a *attempt) lacking(why *unmetError) outcome {
+	out := outcome{reason: why.reason, message: bounded(why.message), next: a.o.now().Add(waitLonger(a.cert.Status.Attempts + 1)), missing: true}
+	if !a.knownFor(why.reason) {
 		out.fact = model.CertificateWaiting
 	}
-	return a.report(ctx, out)
+	return out
+}
+
+// knownFor: the status gives this reason already.
+func (a *attempt) knownFor(reason string) bool {
+	for _, kind := range []string{model.Ready, model.Reconciling} {
+		if c := meta.FindStatusCondition(a.cert.Status.Conditions, kind); c != nil && c.Reason == reason {
+			return true
+		}
+	}
+	return false
 }
 
 // stop ends an attempt for a certificate that is paused. A transaction in flight stays as
