@@ -233,7 +233,22 @@ func (p *Plan) blocks() map[string]string {
 	return all
 }
 
+// checkNames: to ZPR, names that differ in case alone are one.
+func (p *Plan) checkNames(all *problems) {
+	seen := map[string]string{}
+	for _, a := range p.attributeSet() {
+		for _, name := range []string{a.Namespace, a.Namespace + "." + a.Key} {
+			other, ok := seen[strings.ToLower(name)]
+			if ok && other != name {
+				all.add("attributes", "%s and %s: ZPR takes names that differ in case alone for one: write them alike", other, name)
+			}
+			seen[strings.ToLower(name)] = name
+		}
+	}
+}
+
 func (p *Plan) checkAttributes(all *problems) {
+	p.checkNames(all)
 	for _, u := range p.uses() {
 		if len(u.attributes) > maxAttributes {
 			all.add(u.field, "%d attributes, at most %d fit on one resource", len(u.attributes), maxAttributes)

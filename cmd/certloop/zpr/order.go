@@ -12,7 +12,7 @@ func (p *Plan) order() []string {
 		"Enable ZPR in the tenancy, in its home region, unless that has been done. It cuts nothing off.",
 		"Create the namespaces of attributes and the attributes.",
 		"Create the IAM statements.",
-		"Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.",
+		fmt.Sprintf("Create ZPR policies with all statements, at most %d in each: they have no effect yet, because nothing bears an attribute.", maxStatements),
 		fmt.Sprintf("Put the attribute %s on the VCN.", p.VCN),
 	}
 	if len(p.APIEndpoint.Attributes) > 0 {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -120,109 +119,4 @@ func (o Output) text(out *lines) {
 	for i, step := range o.Order {
 		out.say("%d. %s", i+1, step)
 	}
-}
-
-// enableZPR is once for a tenancy. What others rely on is not to go with this.
-const enableZPR = `variable "zpr_is_enabled" {
-  description = "Whether ZPR has been enabled in the tenancy before."
-  type        = bool
-  default     = false
-}
-
-resource "oci_zpr_configuration" "tenancy" {
-  count          = var.zpr_is_enabled ? 0 : 1
-  compartment_id = var.tenancy_ocid
-  zpr_status     = "ENABLED"
-  lifecycle {
-    prevent_destroy = true
-  }
-}`
-
-// terraform writes the resources of Oracle's provider (oracle/oci).
-func (p *Plan) terraform(out *lines, o Output) {
-	out.say("# Words of Oracle's documentation, edition %s.", o.Edition)
-	out.say("# For the provider oracle/oci 6.12 or later, in the tenancy's home region.")
-	out.say("variable \"tenancy_ocid\" {\n  type = string\n}\n\n%s", enableZPR)
-	// A policy may name an attribute only once that exists, and IAM's a namespace.
-	attributes, namespaces := []string{"oci_zpr_configuration.tenancy"}, []string{"oci_zpr_configuration.tenancy"}
-	for _, ns := range p.namespaces() {
-		if ns == defaultNamespace {
-			continue // exists
-		}
-		out.say("\nresource %q %q {", namespaceResource, identifier(ns))
-		out.say("  compartment_id = var.tenancy_ocid\n  name           = %s\n  description    = \"certloop\"", quote(ns))
-		out.say("  depends_on     = [oci_zpr_configuration.tenancy]\n}")
-		namespaces = append(namespaces, namespaceResource+"."+identifier(ns))
-	}
-	if slices.ContainsFunc(p.keys(), func(a Attribute) bool { return a.Namespace == defaultNamespace }) {
-		out.say("\ndata %q \"zpr\" {\n  compartment_id = var.tenancy_ocid\n  name           = %q", namespaceResource+"s", defaultNamespace)
-		out.say("  depends_on     = [oci_zpr_configuration.tenancy]\n}")
-	}
-	for _, key := range p.keys() {
-		name := identifier(key.Namespace + "_" + key.Key)
-		out.say("\nresource %q %q {", attributeResource, name)
-		if key.Namespace == defaultNamespace {
-			out.say("  security_attribute_namespace_id = data.%ss.zpr.security_attribute_namespaces[0].id", namespaceResource)
-		} else {
-			out.say("  security_attribute_namespace_id = %s.%s.id", namespaceResource, identifier(key.Namespace))
-		}
-		out.say("  name                            = %s\n  description                     = \"certloop\"\n}", quote(key.Key))
-		attributes = append(attributes, attributeResource+"."+name)
-	}
-	policy(out, "oci_identity_policy", o.IAM, namespaces)
-	var statements []string
-	for _, s := range o.Statements {
-		statements = append(statements, s.Statement)
-	}
-	policy(out, "oci_zpr_zpr_policy", statements, attributes)
-	out.say("\n# The whole order. Terraform does what comes before the VCN; attach nothing before it is done:")
-	for i, step := range o.Order {
-		out.say("# %d. %s", i+1, step)
-	}
-}
-
-const (
-	namespaceResource = "oci_security_attribute_security_attribute_namespace"
-	attributeResource = "oci_security_attribute_security_attribute"
-)
-
-// keys are the attributes without their values. ZPR's own sensitivity exists.
-func (p *Plan) keys() (all []Attribute) {
-	for _, a := range p.attributeSet() {
-		a.Value = ""
-		if a != (Attribute{defaultNamespace, "sensitivity", ""}) && !slices.Contains(all, a) {
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
-// policy is one of either kind. Both stand in the root compartment: statements about the
-// tenancy must, and so must every ZPR policy.
-func policy(out *lines, kind string, statements, after []string) {
-	out.say("\nresource %q \"certloop\" {", kind)
-	out.say("  compartment_id = var.tenancy_ocid\n  name           = \"certloop\"\n  description    = \"certloop\"\n  statements = [")
-	for _, s := range statements {
-		out.say("    %s,", quote(s))
-	}
-	out.say("  ]\n  depends_on = [")
-	for _, a := range after {
-		out.say("    %s,", a)
-	}
-	out.say("  ]\n}")
-}
-
-// quote writes a string of HCL. "${" and "%{" would begin a template.
-func quote(s string) string {
-	s = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "${", "$${", "%{", "%%{").Replace(s)
-	return `"` + s + `"`
-}
-
-func identifier(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '-' || r == '.' {
-			return '_'
-		}
-		return r
-	}, s)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -193,6 +194,8 @@ func TestCheckRefuses(t *testing.T) {
 		"a load balancer to nowhere": {func(p *Plan) { balancer(p); p.NodePools[0].NodeCIDR = "" }, "nodePools[0].nodeCIDR: is missing, and ZPR would cut this off: the load balancer hands events on"},
 		"another load balancer":      {func(p *Plan) { balancer(p).By = "nginx" }, "loadBalancer.by: nginx is neither"},
 		"files for nobody":           {func(p *Plan) { p.FileStorage = "a.b:c" }, "nodePools[0].nodeCIDR: is missing, and ZPR would cut this off: nodes of ca-clients mount file systems"},
+		"a key in another case":      {func(p *Plan) { p.CAs[0].CIDR, p.CAs[0].Attribute = "", "certloop.Pool:ca" }, "certloop.Pool and certloop.pool: ZPR takes names that differ in case alone for one"},
+		"a namespace in another":     {func(p *Plan) { p.CAs[0].CIDR, p.CAs[0].Attribute = "", "Certloop.ca:ca" }, "Certloop and certloop: ZPR takes names that differ in case alone for one"},
 		"nobody to use attributes":   {func(p *Plan) { p.IAM.Group = "" }, "iam: set group and compartment"},
 	} {
 		p := plan(t, "testdata/ca-by-address.yaml")
@@ -271,6 +274,104 @@ func TestSendersAreNotCutOff(t *testing.T) {
 	}
 }
 
+// arguments of a resource or a data source, as the provider's documentation has them: those that
+// are required, and those that may be there. Terraform's own are in meta.
+var arguments = map[string]struct{ required, optional []string }{
+	"oci_zpr_configuration":                                     {[]string{"compartment_id"}, []string{"zpr_status", "defined_tags", "freeform_tags"}},
+	"oci_security_attribute_security_attribute_namespace":       {[]string{"compartment_id", "description", "name"}, []string{"defined_tags", "freeform_tags"}},
+	"oci_security_attribute_security_attribute":                 {[]string{"description", "name", "security_attribute_namespace_id"}, []string{"validator"}},
+	"data oci_security_attribute_security_attribute_namespaces": {[]string{"compartment_id"}, []string{"compartment_id_in_subtree", "name", "state"}},
+	"oci_identity_policy":                                       {[]string{"compartment_id", "description", "name", "statements"}, []string{"defined_tags", "freeform_tags", "version_date"}},
+	"oci_zpr_zpr_policy":                                        {[]string{"compartment_id", "description", "name", "statements"}, []string{"defined_tags", "freeform_tags"}},
+}
+
+var meta = []string{"count", "depends_on", "for_each", "lifecycle"}
+
+// block is one of Terraform's at the outermost level.
+type block struct {
+	kind, name string // of a resource: its type and its name
+	arguments  []string
+	lists      map[string][]string // lines of the lists among them
+}
+
+var (
+	blockPattern    = regexp.MustCompile(`^(resource|data) "([a-z_]+)" "([a-z0-9-]+)" \{$`)
+	argumentPattern = regexp.MustCompile(`^  ([a-z_]+) *(=.*|\{)$`)
+	itemPattern     = regexp.MustCompile(`^    (".*"|[a-z_.]+),$`)
+)
+
+// blocks reads what Generate writes, and nothing else.
+func blocks(t *testing.T, text string) (all []block) {
+	t.Helper()
+	open, list := false, ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := blockPattern.FindStringSubmatch(line); m != nil {
+			all = append(all, block{kind: m[2], name: m[3], lists: map[string][]string{}})
+			if open = true; m[1] == "data" {
+				all[len(all)-1].kind = "data " + m[2]
+			}
+			continue
+		}
+		if open = open && line != "}"; !open {
+			continue
+		}
+		b := &all[len(all)-1]
+		if m := argumentPattern.FindStringSubmatch(line); m != nil {
+			list = m[1]
+			b.arguments = append(b.arguments, m[1])
+		} else if m := itemPattern.FindStringSubmatch(line); m != nil {
+			b.lists[list] = append(b.lists[list], m[1])
+		}
+	}
+	if n := strings.Count(text, "\nresource ") + strings.Count(text, "\ndata "); n != len(all) {
+		t.Errorf("%d of %d blocks are understood", len(all), n)
+	}
+	return all
+}
+
+// Terraform is given what the provider knows, and as much as it takes.
+func TestTerraformArguments(t *testing.T) {
+	most := 0
+	for _, name := range scenarios(t) {
+		var out bytes.Buffer
+		if err := Generate(&out, plan(t, name+".yaml"), FormatTerraform, EditionCurrent); err != nil {
+			t.Fatal(err)
+		}
+		seen, statements := map[string]bool{}, 0
+		for _, b := range blocks(t, out.String()) {
+			known, ok := arguments[b.kind]
+			if !ok || seen[b.kind+"."+b.name] {
+				t.Errorf("%s: %s %s is no resource of the provider's, or there twice", name, b.kind, b.name)
+			}
+			seen[b.kind+"."+b.name] = true
+			for _, required := range known.required {
+				if !slices.Contains(b.arguments, required) {
+					t.Errorf("%s: %s %s lacks %s", name, b.kind, b.name, required)
+				}
+			}
+			for _, argument := range b.arguments {
+				if !slices.Contains(slices.Concat(known.required, known.optional, meta), argument) {
+					t.Errorf("%s: %s %s has %s, which the provider does not know", name, b.kind, b.name, argument)
+				}
+			}
+			if b.kind == zprPolicyResource {
+				if n := len(b.lists["statements"]); n < 1 || n > 25 {
+					t.Errorf("%s: %d statements in one policy, want at most 25", name, n)
+				}
+				statements += len(b.lists["statements"])
+			}
+		}
+		if want, _ := plan(t, name+".yaml").statements(EditionCurrent); statements != len(want) {
+			t.Errorf("%s: %d statements, want %d", name, statements, len(want))
+		}
+		most = max(most, statements)
+	}
+	if most <= 25 {
+		t.Errorf("no scenario needs two policies: the most are %d statements", most)
+	}
+}
+
 // A tenancy in which ZPR is not enabled refuses all of it, and a policy what does not exist yet.
 func TestTerraformIsInOrder(t *testing.T) {
 	for _, name := range scenarios(t) {
@@ -278,23 +379,29 @@ func TestTerraformIsInOrder(t *testing.T) {
 		if err := Generate(&out, plan(t, name+".yaml"), FormatTerraform, EditionCurrent); err != nil {
 			t.Fatal(err)
 		}
-		text := out.String()
-		_, policy, _ := strings.Cut(text, `resource "oci_zpr_zpr_policy"`)
-		_, after, _ := strings.Cut(policy, "depends_on = [")
-		after, _, _ = strings.Cut(after, "]")
-		attributes := 0
-		for line := range strings.Lines(text) {
-			if rest, ok := strings.CutPrefix(line, `resource "`+attributeResource+`" "`); ok {
-				name, _, _ := strings.Cut(rest, `"`)
-				attributes++
-				if !strings.Contains(after, attributeResource+"."+name+",") {
-					t.Errorf("the policy does not wait for the attribute %s: %s", name, after)
+		all := blocks(t, out.String())
+		before := map[string][]string{iamPolicyResource: {configurationResource + ".tenancy"}, zprPolicyResource: {configurationResource + ".tenancy"}}
+		for _, b := range all {
+			switch b.kind {
+			case namespaceResource:
+				before[iamPolicyResource] = append(before[iamPolicyResource], b.kind+"."+b.name)
+			case attributeResource:
+				before[zprPolicyResource] = append(before[zprPolicyResource], b.kind+"."+b.name)
+			}
+		}
+		policies := 0
+		for _, b := range all {
+			if want, ok := before[b.kind]; ok {
+				policies++
+				if !slices.Equal(b.lists["depends_on"], want) {
+					t.Errorf("%s: %s %s waits for %v, want %v", name, b.kind, b.name, b.lists["depends_on"], want)
 				}
 			}
 		}
-		if attributes < 2 || !strings.Contains(after, "oci_zpr_configuration.tenancy,") || !strings.Contains(text, `resource "oci_zpr_configuration" "tenancy"`) {
-			t.Errorf("%s: %d attributes; the policy waits for %s", name, attributes, after)
+		if policies < 2 || len(before[zprPolicyResource]) < 2 || all[0].kind != configurationResource {
+			t.Errorf("%s: %d policies, after %v", name, policies, before)
 		}
+		text := out.String()
 		if first, _, _ := strings.Cut(text[strings.Index(text, "# 1. "):], "\n"); !strings.Contains(first, "Enable ZPR in the tenancy") {
 			t.Errorf("%s begins with %s", name, first)
 		}

@@ -1,5 +1,15 @@
 # Words of Oracle's documentation, edition 2026.
-# For the provider oracle/oci 6.12 or later, in the tenancy's home region.
+# For the provider oracle/oci 6.12 or later, in the tenancy's home region. A module that names its providers
+# elsewhere does so once: leave the first block out there.
+terraform {
+  required_providers {
+    oci = {
+      source  = "oracle/oci"
+      version = ">= 6.12.0"
+    }
+  }
+}
+
 variable "tenancy_ocid" {
   type = string
 }
@@ -20,10 +30,21 @@ resource "oci_zpr_configuration" "tenancy" {
 }
 
 resource "oci_security_attribute_security_attribute_namespace" "certloop" {
+  for_each       = toset(["certloop"])
   compartment_id = var.tenancy_ocid
-  name           = "certloop"
+  name           = each.key
   description    = "certloop"
   depends_on     = [oci_zpr_configuration.tenancy]
+}
+
+resource "oci_security_attribute_security_attribute" "certloop" {
+  for_each = {
+    "certloop.ca" = { namespace = "certloop", name = "ca" }
+    "certloop.broker" = { namespace = "certloop", name = "broker" }
+  }
+  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop[each.value.namespace].id
+  name                            = each.value.name
+  description                     = "certloop"
 }
 
 data "oci_security_attribute_security_attribute_namespaces" "zpr" {
@@ -32,33 +53,10 @@ data "oci_security_attribute_security_attribute_namespaces" "zpr" {
   depends_on     = [oci_zpr_configuration.tenancy]
 }
 
-resource "oci_security_attribute_security_attribute" "certloop_ca" {
-  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop.id
-  name                            = "ca"
-  description                     = "certloop"
-}
-
-resource "oci_security_attribute_security_attribute" "certloop_broker" {
-  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop.id
-  name                            = "broker"
-  description                     = "certloop"
-}
-
-resource "oci_security_attribute_security_attribute" "oracle_zpr_endpoint" {
+resource "oci_security_attribute_security_attribute" "zpr" {
+  for_each                        = toset(["endpoint", "network", "pool"])
   security_attribute_namespace_id = data.oci_security_attribute_security_attribute_namespaces.zpr.security_attribute_namespaces[0].id
-  name                            = "endpoint"
-  description                     = "certloop"
-}
-
-resource "oci_security_attribute_security_attribute" "oracle_zpr_network" {
-  security_attribute_namespace_id = data.oci_security_attribute_security_attribute_namespaces.zpr.security_attribute_namespaces[0].id
-  name                            = "network"
-  description                     = "certloop"
-}
-
-resource "oci_security_attribute_security_attribute" "oracle_zpr_pool" {
-  security_attribute_namespace_id = data.oci_security_attribute_security_attribute_namespaces.zpr.security_attribute_namespaces[0].id
-  name                            = "pool"
+  name                            = each.key
   description                     = "certloop"
 }
 
@@ -98,11 +96,8 @@ resource "oci_zpr_zpr_policy" "certloop" {
   ]
   depends_on = [
     oci_zpr_configuration.tenancy,
-    oci_security_attribute_security_attribute.certloop_ca,
-    oci_security_attribute_security_attribute.certloop_broker,
-    oci_security_attribute_security_attribute.oracle_zpr_endpoint,
-    oci_security_attribute_security_attribute.oracle_zpr_network,
-    oci_security_attribute_security_attribute.oracle_zpr_pool,
+    oci_security_attribute_security_attribute.certloop,
+    oci_security_attribute_security_attribute.zpr,
   ]
 }
 
@@ -110,7 +105,7 @@ resource "oci_zpr_zpr_policy" "certloop" {
 # 1. Enable ZPR in the tenancy, in its home region, unless that has been done. It cuts nothing off.
 # 2. Create the namespaces of attributes and the attributes.
 # 3. Create the IAM statements.
-# 4. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
+# 4. Create ZPR policies with all statements, at most 25 in each: they have no effect yet, because nothing bears an attribute.
 # 5. Put the attribute network:prod on the VCN.
 # 6. Put endpoint:api on the API endpoint. Check kubectl from an operator's address, and that all nodes stay Ready.
 # 7. Put attributes on the node pool ca-clients: pool:ca-clients on secondary VNICs (Pods), all of them alike, and nothing on the primary one (nodes).

@@ -1,5 +1,15 @@
 # Words of Oracle's documentation, edition 2026.
-# For the provider oracle/oci 6.12 or later, in the tenancy's home region.
+# For the provider oracle/oci 6.12 or later, in the tenancy's home region. A module that names its providers
+# elsewhere does so once: leave the first block out there.
+terraform {
+  required_providers {
+    oci = {
+      source  = "oracle/oci"
+      version = ">= 6.12.0"
+    }
+  }
+}
+
 variable "tenancy_ocid" {
   type = string
 }
@@ -20,21 +30,20 @@ resource "oci_zpr_configuration" "tenancy" {
 }
 
 resource "oci_security_attribute_security_attribute_namespace" "certloop" {
+  for_each       = toset(["certloop"])
   compartment_id = var.tenancy_ocid
-  name           = "certloop"
+  name           = each.key
   description    = "certloop"
   depends_on     = [oci_zpr_configuration.tenancy]
 }
 
-resource "oci_security_attribute_security_attribute" "certloop_network" {
-  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop.id
-  name                            = "network"
-  description                     = "certloop"
-}
-
-resource "oci_security_attribute_security_attribute" "certloop_pool" {
-  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop.id
-  name                            = "pool"
+resource "oci_security_attribute_security_attribute" "certloop" {
+  for_each = {
+    "certloop.network" = { namespace = "certloop", name = "network" }
+    "certloop.pool" = { namespace = "certloop", name = "pool" }
+  }
+  security_attribute_namespace_id = oci_security_attribute_security_attribute_namespace.certloop[each.value.namespace].id
+  name                            = each.value.name
   description                     = "certloop"
 }
 
@@ -83,13 +92,24 @@ resource "oci_zpr_zpr_policy" "certloop" {
     "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:nats endpoints with protocol='tcp/8222'",
     "in certloop.network:prod VCN allow '10.0.32.0/20' to connect to certloop.pool:nats endpoints with protocol='tcp/7777'",
     "in certloop.network:prod VCN allow certloop.pool:nats endpoints to connect to '10.0.0.8/30' with protocol='tcp/6443'",
+  ]
+  depends_on = [
+    oci_zpr_configuration.tenancy,
+    oci_security_attribute_security_attribute.certloop,
+  ]
+}
+
+resource "oci_zpr_zpr_policy" "certloop-2" {
+  compartment_id = var.tenancy_ocid
+  name           = "certloop-2"
+  description    = "certloop"
+  statements = [
     "in certloop.network:prod VCN allow certloop.pool:nats endpoints to connect to '10.0.32.0/20' with protocol='udp/53'",
     "in certloop.network:prod VCN allow certloop.pool:nats endpoints to connect to '10.0.32.0/20' with protocol='tcp/53'",
   ]
   depends_on = [
     oci_zpr_configuration.tenancy,
-    oci_security_attribute_security_attribute.certloop_network,
-    oci_security_attribute_security_attribute.certloop_pool,
+    oci_security_attribute_security_attribute.certloop,
   ]
 }
 
@@ -97,7 +117,7 @@ resource "oci_zpr_zpr_policy" "certloop" {
 # 1. Enable ZPR in the tenancy, in its home region, unless that has been done. It cuts nothing off.
 # 2. Create the namespaces of attributes and the attributes.
 # 3. Create the IAM statements.
-# 4. Create the ZPR policy with all statements: it has no effect yet, because nothing bears an attribute.
+# 4. Create ZPR policies with all statements, at most 25 in each: they have no effect yet, because nothing bears an attribute.
 # 5. Put the attribute certloop.network:prod on the VCN.
 # 6. Put attributes on the node pool ca-clients: certloop.pool:ca-clients on secondary VNICs (Pods), all of them alike, and nothing on the primary one (nodes).
 # 7. Replace the nodes of ca-clients (cordon, drain, terminate): only new nodes get attributes, and replacing the boot volume is not enough.
