@@ -122,28 +122,31 @@ func findExtension(list []pkix.Extension, id asn1.ObjectIdentifier) (pkix.Extens
 
 // sameExtension compares values, those that are sets regardless of order.
 func sameExtension(want, got pkix.Extension) bool {
-	if want.Id.Equal(ExtensionSubjectAltName) || want.Id.Equal(ExtensionExtKeyUsage) {
-		a, b := elements(want.Value), elements(got.Value)
-		slices.Sort(a)
-		slices.Sort(b)
-		return slices.Equal(a, b)
+	if bytes.Equal(want.Value, got.Value) {
+		return true
 	}
-	return bytes.Equal(want.Value, got.Value)
+	if !want.Id.Equal(ExtensionSubjectAltName) && !want.Id.Equal(ExtensionExtKeyUsage) {
+		return false
+	}
+	a, b := elements(want.Value), elements(got.Value)
+	slices.Sort(a)
+	slices.Sort(b)
+	return a != nil && slices.Equal(a, b)
 }
 
-// elements are the elements of a SEQUENCE, in DER.
+// elements are the elements of a SEQUENCE, in DER; nil if it is none, or has more than maxElements.
 func elements(der []byte) []string {
 	in := cryptobyte.String(der)
 	var list cryptobyte.String
-	if !in.ReadASN1(&list, tag.SEQUENCE) {
+	if !in.ReadASN1(&list, tag.SEQUENCE) || !in.Empty() {
 		return nil
 	}
-	var out []string
-	for !list.Empty() && len(out) < MaxEntries*16 {
+	out := []string{}
+	for !list.Empty() {
 		var e cryptobyte.String
 		var t tag.Tag
-		if !list.ReadAnyASN1Element(&e, &t) {
-			break
+		if len(out) == maxElements || !list.ReadAnyASN1Element(&e, &t) {
+			return nil
 		}
 		out = append(out, string(e))
 	}
@@ -166,12 +169,13 @@ func extensionName(id asn1.ObjectIdentifier) string {
 
 // extensionText shows an extension: names as people write them, the rest in hexadecimal.
 func extensionText(e pkix.Extension) string {
-	if !e.Id.Equal(ExtensionSubjectAltName) {
+	ders := elements(e.Value)
+	if !e.Id.Equal(ExtensionSubjectAltName) || ders == nil {
 		return hex.EncodeToString(e.Value[:min(len(e.Value), MaxTextBytes)])
 	}
-	var names []string
-	for _, der := range elements(e.Value) {
-		names = append(names, altNameText(der))
+	names := make([]string, len(ders))
+	for i, der := range ders {
+		names[i] = altNameText(der)
 	}
 	return truncate(strings.Join(names, ","), MaxTextBytes)
 }

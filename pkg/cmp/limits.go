@@ -54,6 +54,9 @@ const (
 	maxCandidates = 10
 	// courtesyTime is how long the answer to the last message of a failed transaction is waited for.
 	courtesyTime = 5 * time.Second
+	// maxElements bounds the names, or the purposes, of an extension that are compared one by one;
+	// with more of them it is compared as a whole.
+	maxElements = 1024
 	// maxSeenNonces bounds the peer's nonces remembered to notice a repetition.
 	maxSeenNonces = 16
 )

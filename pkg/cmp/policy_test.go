@@ -202,6 +202,43 @@ func TestRefusalIsToldToTheCA(t *testing.T) {
 	}
 }
 
+// Names and purposes are compared as sets, unless there are too many of them, or something else than
+// them: then octet for octet, so that nothing is left out of the comparison.
+func TestSameExtension(t *testing.T) {
+	names := func(n, first int) []byte {
+		var w writer
+		m := w.open(0x30)
+		for i := range n {
+			w.primitive(implicit(2), fmt.Appendf(nil, "%d.example", (i+first)%n))
+		}
+		w.close(m)
+		return w.b
+	}
+	for name, test := range map[string]struct {
+		id        asn1.ObjectIdentifier
+		want, got []byte
+		same      bool
+	}{
+		"the same":                   {ExtensionSubjectAltName, names(3, 0), names(3, 0), true},
+		"in another order":           {ExtensionSubjectAltName, names(maxElements, 0), names(maxElements, 1), true},
+		"one fewer":                  {ExtensionSubjectAltName, names(3, 0), names(2, 0), false},
+		"too many, the same":         {ExtensionSubjectAltName, names(maxElements+1, 0), names(maxElements+1, 0), true},
+		"too many, in another order": {ExtensionSubjectAltName, names(maxElements+1, 0), names(maxElements+1, 1), false},
+		"too many on one side":       {ExtensionExtKeyUsage, names(maxElements, 0), names(maxElements+1, 0), false},
+		"something behind":           {ExtensionSubjectAltName, names(3, 0), append(names(3, 1), 5, 0), false},
+		"cut off":                    {ExtensionSubjectAltName, []byte{0x30, 4, 0x82, 1, 'a', 0x82}, []byte{0x30, 3, 0x82, 1, 'a'}, false},
+		"both are none":              {ExtensionSubjectAltName, []byte{4, 0}, []byte{4, 1, 0}, false},
+		"no set":                     {ExtensionKeyUsage, names(3, 0), names(3, 1), false},
+	} {
+		if got := sameExtension(pkix.Extension{Id: test.id, Value: test.want}, pkix.Extension{Id: test.id, Value: test.got}); got != test.same {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if got := extensionText(pkix.Extension{Id: ExtensionSubjectAltName, Value: names(maxElements+1, 0)}); !strings.HasPrefix(got, "3082") {
+		t.Errorf("too many names are shown as %.20q", got)
+	}
+}
+
 func TestDifferences(t *testing.T) {
 	san := func(names ...string) pkix.Extension {
 		var w writer
