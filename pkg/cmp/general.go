@@ -76,6 +76,7 @@ func (b GenMsg) value(infoType asn1.ObjectIdentifier, in section) (parser, bool)
 
 // CACerts are the certificates in an answer to [InfoCACerts]. None is an
 // answer too. They are as trustworthy as who sent them, and no anchors by themselves.
+// One that cannot be decoded is an error, since a list without it is not what the CA says.
 func (b GenMsg) CACerts() ([]*x509.Certificate, error) {
 	p, ok := b.value(InfoCACerts, inCACerts)
 	if !ok {
@@ -86,7 +87,15 @@ func (b GenMsg) CACerts() ([]*x509.Certificate, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	return parseAll(ders), nil
+	certs := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		c, err := parseCertificate(der)
+		if err != nil {
+			return nil, &ReplyError{Field: fmt.Sprintf("caCerts[%d]", i), Section: sectionCACerts, Err: err}
+		}
+		certs[i] = c
+	}
+	return certs, nil
 }
 
 // CRLStatusList asks for the revocation list of an issuer, if there is one after

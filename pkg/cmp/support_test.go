@@ -158,6 +158,11 @@ func TestCACertsAndCRLs(t *testing.T) {
 	if _, err := (GenMsg{{Type: InfoCACerts, Value: []byte{4, 0}}}).CACerts(); outcome(err) != "caCerts" {
 		t.Errorf("rubbish: %v", err)
 	}
+	w = writer{}
+	w.certificates([][]byte{ca.root.Raw, onSecp256k1(t)["CERTIFICATE"]})
+	if certs, err = (GenMsg{{Type: InfoCACerts, Value: w.b}}).CACerts(); outcome(err) != "caCerts[1]" || !strings.Contains(err.Error(), "secp256k1") || certs != nil {
+		t.Errorf("one that cannot be read: %d certificates, %v", len(certs), err)
+	}
 	issuer := *ca.root
 	issuer.KeyUsage |= x509.KeyUsageCRLSign
 	crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: epoch, NextUpdate: epoch.AddDate(0, 0, 1)}, &issuer, ca.rootKey)

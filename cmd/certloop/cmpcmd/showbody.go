@@ -70,10 +70,12 @@ func (v *view) otherBody(m *cmp.Message) {
 // general shows infos, and what is in those with certificates and templates.
 func (v *view) general(body cmp.GenMsg) {
 	v.infos("info", body)
-	if certs, err := body.CACerts(); err == nil {
-		for _, c := range certs {
-			v.certificates("caCert", [][]byte{c.Raw})
-		}
+	certs, err := body.CACerts()
+	if err != nil {
+		v.line("caCerts", "%v", err)
+	}
+	for _, c := range certs {
+		v.certificates("caCert", [][]byte{c.Raw})
 	}
 	if t, err := body.RequestTemplate(); err == nil && t != nil {
 		u := v.under("certTemplate")
