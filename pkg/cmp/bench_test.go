@@ -21,11 +21,11 @@ func cpuPerOp(b *testing.B) {
 	b.Cleanup(func() { b.ReportMetric(float64(cpuTime(b)-start)/float64(b.N), "cpu-ns/op") })
 }
 
-func cpuTime(b *testing.B) int64 {
-	b.Helper()
+func cpuTime(tb testing.TB) int64 {
+	tb.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
 }

@@ -14,8 +14,9 @@ const (
 )
 
 const (
-	sectionHeader    = "RFC 9810 §5.1.1"
-	sectionAlgorithm = "RFC 5280 §4.1.1.2"
+	sectionHeader      = "RFC 9810 §5.1.1"
+	sectionConfirmWait = "RFC 9810 §5.1.1.2"
+	sectionAlgorithm   = "RFC 5280 §4.1.1.2"
 )
 
 // Header is a PKIHeader (RFC 9810 §5.1.1). A nil slice, like a zero time, is an absent field.

@@ -44,6 +44,10 @@ func (t *Transaction) granted(m *Message, r *CertResponse) error {
 	if err != nil {
 		return err
 	}
+	confirmBy, err := confirmWaitTime(&m.Header)
+	if err != nil {
+		return err
+	}
 	c, err := parseCertificate(der)
 	if err != nil {
 		return &ReplyError{Field: "response.certifiedKeyPair.certificate", Section: sectionCertRep, Failure: FailIncorrectData, Err: err}
@@ -51,7 +55,7 @@ func (t *Transaction) granted(m *Message, r *CertResponse) error {
 	t.state.Certificate = bytes.Clone(der)
 	t.state.CertReqID, t.state.Status, t.state.Text = r.CertReqID, r.Status.Status, printable(r.Status.Text)
 	t.state.Polling = false
-	t.state.ConfirmBy = confirmWaitTime(&m.Header)
+	t.state.ConfirmBy = confirmBy
 	refused := t.examine(c)
 	t.issued = t.describe(c)
 	if refused == nil && len(t.issued.Differences) > 0 && t.minds(r.Status.Status) {
@@ -104,19 +108,21 @@ func (t *Transaction) waived(m *Message) bool {
 	return asked && granted
 }
 
-// confirmWaitTime is until when the CA waits for certConf (RFC 9810 §5.1.1.2).
-func confirmWaitTime(h *Header) time.Time {
+// confirmWaitTime is until when the CA waits for certConf (RFC 9810 §5.1.1.2); zero if it does not say.
+// One that cannot be read is not taken for none: whoever confirms after it has a certificate that may be
+// revoked, and would not know until when there is time.
+func confirmWaitTime(h *Header) (until time.Time, err error) {
 	value, ok := h.Info(InfoConfirmWaitTime)
 	if !ok {
-		return time.Time{}
+		return time.Time{}, nil
 	}
 	p := newParser(value, inHeader)
-	until := p.generalizedTime("confirmWaitTime")
+	until = p.generalizedTime("confirmWaitTime")
 	p.done("confirmWaitTime")
 	if !p.ok() {
-		return time.Time{}
+		return time.Time{}, &ReplyError{Field: "confirmWaitTime", Section: sectionConfirmWait, Detail: "not a GeneralizedTime in UTC", Failure: FailBadDataFormat}
 	}
-	return until
+	return until, nil
 }
 
 // examine checks a new certificate and finds its chain.
