@@ -78,6 +78,8 @@ func newDeadLettersShow(t *terminal) *cobra.Command {
 		Long:    "Show a dead letter: why it is one, and the event it was.",
 		Example: `  certloop dead-letters show 12 -o json | jq .event > event.json   # to be corrected and published`,
 		Args:    cobra.ExactArgs(1),
+
+		ValidArgsFunction: o.completeDeadLetters,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			numbers, err := sequences(args)
 			if err != nil {
@@ -128,6 +130,8 @@ func newDeadLettersDo(t *terminal, verb, about, long string, do func(context.Con
 		Short:   about,
 		Long:    long + "\n\nExit code 1 when that failed for one of them; the others are done all the same.",
 		Example: "  certloop dead-letters " + verb + " 12 13\n  certloop dead-letters " + verb + " --all -n shop",
+
+		ValidArgsFunction: o.completeDeadLetters,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) || ns != "" && !all {
 				return misused(errors.New("give numbers, or --all with or without -n"))
@@ -154,6 +158,20 @@ func newDeadLettersDo(t *terminal, verb, about, long string, do func(context.Con
 	cmd.Flags().BoolVar(&all, "all", false, "all dead letters that are there now")
 	cmd.Flags().StringVarP(&ns, "namespace", "n", "", "with --all: only those about objects of this `namespace`")
 	return cmd
+}
+
+// completeDeadLetters offers the numbers of dead letters to the shell, with what they are.
+func (o *busOptions) completeDeadLetters(cmd *cobra.Command, _ []string, _ string) (numbers []string, directive cobra.ShellCompDirective) {
+	err := o.withStreams(func(js jetstream.JetStream) error {
+		return delivery.DeadLetters(cmd.Context(), js, delivery.Selection{}, func(l delivery.DeadLetter) error {
+			numbers = append(numbers, cobra.CompletionWithDesc(strconv.FormatUint(l.Sequence, 10), typeOf(l)+" "+objectOf(l)))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return numbers, cobra.ShellCompDirectiveNoFileComp
 }
 
 func past(verb string) string {

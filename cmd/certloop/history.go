@@ -48,6 +48,10 @@ As JSON they are CloudEvents: an array of them (the batch format), or one each l
   certloop history -A --follow             # what happens from now on
   certloop history web -n shop -o json | jq '.[] | select(.type | endswith("failed.v1")).data.message'`,
 		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			certificates := getOptions{cluster: o.cluster, ns: o.ns}
+			return certificates.complete(cmd, args, prefix)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), t, args)
 		},

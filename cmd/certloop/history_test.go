@@ -158,6 +158,10 @@ func TestDeadLetters(t *testing.T) {
 		t.Errorf("got %s", stdout)
 	}
 
+	if _, stdout, _ = run(t, "__complete", "dead-letters", "show", "--nats-url", url, ""); !strings.HasPrefix(stdout, "1\tconfig.deleted shop/web\n2\t") {
+		t.Errorf("the shell is offered %q", stdout)
+	}
+
 	code, stdout, stderr := dead("replay", "--all")
 	if want := "replayed 1: config.deleted shop/web\nreplayed 2: config.deleted core/api\n"; code != exitFailed || stdout != want || !strings.Contains(stderr, "3: no function of this version takes an event of type com.example.order.v1") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
