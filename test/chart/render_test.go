@@ -276,6 +276,13 @@ func TestNotes(t *testing.T) {
 			if !strings.Contains(notes, "-n "+a.namespaces()[0]) || !strings.Contains(notes, a.profile) {
 				t.Errorf("neither the namespace nor the profile is named:\n%s", notes)
 			}
+			wait := "ksvc,apiserversource -l " // ready when they watch: they tell nothing of what was there before
+			if a.profile == "plain" {
+				wait = "pod -l app.kubernetes.io/component=all,"
+			}
+			if !strings.Contains(notes, "-n "+a.home()+" wait --for=condition=Ready --timeout=3m "+wait+"app.kubernetes.io/instance="+release+"\n") {
+				t.Errorf("what has to be ready is not waited for:\n%s", notes)
+			}
 		})
 	}
 }
