@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -93,24 +94,43 @@ func newBus(t *terminal) *cobra.Command {
 func newBusApply(t *terminal) *cobra.Command {
 	var o busOptions
 	var replicas int
+	var format string
+	formats := []string{formatTable, formatJSON, formatYAML}
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Create the streams, or bring them to what this version needs",
 		Long: `Create the three streams of certloop, or bring existing ones to what this version
-needs. Applying twice changes nothing. It needs nats-server 2.12 or later.`,
+needs. Applying twice changes nothing. It needs nats-server 2.12 or later.
+
+With -o json or yaml the result is {streams: [{name, replicas}]}.`,
 		Example: `  certloop bus apply
-  certloop bus apply --nats-url nats://nats.certloop.svc:4222 --replicas 3`,
+  certloop bus apply --nats-url nats://nats.certloop.svc:4222 --replicas 3
+  certloop bus apply -o json | jq -r '.streams[].name'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runBusApply(cmd.Context(), t, o, replicas)
+			if err := checkFormat(format, formats); err != nil {
+				return err
+			}
+			return runBusApply(cmd.Context(), t, o, replicas, format)
 		},
 	}
 	o.addFlags(cmd)
+	addFormat(cmd, &format, formats)
 	cmd.Flags().IntVar(&replicas, "replicas", 0, "`copies` of each stream: 1, or 3 or 5 in a cluster of NATS servers (default: as they are, else 1)")
 	return cmd
 }
 
-func runBusApply(ctx context.Context, t *terminal, o busOptions, replicas int) error {
+// busApplied is what `bus apply` tells.
+type busApplied struct {
+	Streams []appliedStream `json:"streams"`
+}
+
+type appliedStream struct {
+	Name     string `json:"name"`
+	Replicas int    `json:"replicas"`
+}
+
+func runBusApply(ctx context.Context, t *terminal, o busOptions, replicas int, format string) error {
 	err := o.withStreams(func(js jetstream.JetStream) (err error) {
 		replicas, err = applyStreams(ctx, js, replicas)
 		return err
@@ -118,8 +138,19 @@ func runBusApply(ctx context.Context, t *terminal, o busOptions, replicas int) e
 	if err != nil {
 		return err
 	}
+	var applied busApplied
 	for _, name := range []string{model.WorkStream, model.EventsStream, model.DeadStream} {
-		if _, err := fmt.Fprintf(t.out, "stream %s applied, replicas %d\n", name, replicas); err != nil {
+		applied.Streams = append(applied.Streams, appliedStream{name, replicas})
+	}
+	return applied.print(t.out, format)
+}
+
+func (a busApplied) print(w io.Writer, format string) error {
+	if format != formatTable {
+		return printDocument(w, format, a)
+	}
+	for _, s := range a.Streams {
+		if _, err := fmt.Fprintf(w, "stream %s applied, replicas %d\n", s.Name, s.Replicas); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,9 @@ func (c *cluster) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "`file` with the cluster and its credentials (default: KUBECONFIG, ~/.kube/config, or the cluster we run in)")
 	f.StringVar(&c.context, "context", "", "`name` of the context in the kubeconfig")
+	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return offerContexts(c.kubeconfig)
+	})
 }
 
 func (c *cluster) loader() clientcmd.ClientConfig {

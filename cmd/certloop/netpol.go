@@ -281,10 +281,14 @@ func (c *cluster) name() string {
 
 // completeContext offers the contexts of the kubeconfigs given so far.
 func (o *netpolOptions) completeContext(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	kubeconfigs := o.kubeconfigs
-	if len(kubeconfigs) == 0 {
-		kubeconfigs = []string{""}
+	if len(o.kubeconfigs) == 0 {
+		return offerContexts("")
 	}
+	return offerContexts(o.kubeconfigs...)
+}
+
+// offerContexts offers the contexts of some kubeconfigs; the empty name is the usual one.
+func offerContexts(kubeconfigs ...string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var all []cobra.Completion
 	for _, file := range kubeconfigs {
 		names, err := contexts(file)

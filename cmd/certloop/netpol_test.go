@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -197,13 +198,30 @@ func TestNetpolAuditOfManyClusters(t *testing.T) {
 	}
 }
 
-func TestNetpolAuditCompletesContexts(t *testing.T) {
+// Wherever a context may be named, the shell offers those of the kubeconfig.
+func TestContextsAreCompleted(t *testing.T) {
 	noCluster(t)
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	writeFile(t, file, kubeconfigFor("https://127.0.0.1:1"))
-	code, stdout, stderr := run(t, cobra.ShellCompRequestCmd, "netpol", "audit", "--kubeconfig", file, "--context", "")
-	if code != exitDone || !strings.HasPrefix(stdout, "c\n:4") {
-		t.Errorf("exit code %d, offered %q\n%s", code, stdout, stderr)
+	var commands [][]string
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Flags().Lookup("context") != nil {
+			commands = append(commands, strings.Fields(cmd.CommandPath())[1:])
+		}
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newCommandLine(nil, io.Discard, io.Discard).root)
+	if len(commands) < 4 {
+		t.Errorf("only %v name a context", commands)
+	}
+	for _, path := range commands {
+		code, stdout, stderr := run(t, slices.Concat([]string{cobra.ShellCompRequestCmd}, path, []string{"--kubeconfig", file, "--context", ""})...)
+		if code != exitDone || !strings.HasPrefix(stdout, "c\n:4") {
+			t.Errorf("%v: exit code %d, offered %q\n%s", path, code, stdout, stderr)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ func TestPublishToNATS(t *testing.T) {
 			t.Fatalf("bus apply: exit code %d: %s%s", code, stdout, stderr)
 		}
 	}
+	busAppliedAs(t, b.url())
 	code, stdout, stderr := run(t, "publish", "-f", file, "-n", "core", "--nats-url", b.url())
 	if code != exitDone {
 		t.Fatalf("exit code %d: %s", code, stderr)
