@@ -188,6 +188,17 @@ func (i *installation) helm3(t *testing.T, chart string) {
 		t.Run(a.profile+"-"+a.model, func(t *testing.T) { i.release(t, chart, a) })
 	}
 	t.Run("a warning would be seen", i.warned)
+	t.Run("and Helm 4 after it", func(t *testing.T) { i.succeeded(t, chart) })
+}
+
+// succeeded has Helm 4 go on with a release of Helm 3's.
+func (i *installation) succeeded(t *testing.T, chart string) {
+	a := arrangement{"plain", "dedicated"}
+	i.silently(t, "install", "certloop", chart, "--namespace", home, "-f", a.values(t), "--set", "pod.labels.team=pki")
+	defer func(program string) { i.helmProgram = program }(i.helmProgram)
+	i.helmProgram = "helm"
+	i.upgraded(t, chart, a)
+	i.silently(t, "uninstall", "certloop", "--namespace", home)
 }
 
 // packaged is a chart as it is published.
