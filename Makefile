@@ -117,6 +117,16 @@ $(HELM): test/chart/go.mod
 	@echo 'compiling $(program)…'
 	go -C test/chart build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ $(program)
 
+# What operators see certloop with. promtool judges rules, so it needs none of the ways to discover what to scrape.
+MONITORING := bin/kube-state-metrics bin/promtool
+
+bin/kube-state-metrics: program := k8s.io/kube-state-metrics/v2
+bin/promtool:           program := -tags=remove_all_sd github.com/prometheus/prometheus/cmd/promtool
+
+$(MONITORING): test/monitoring/go.mod
+	@echo 'compiling $(program) (the first of them takes about two minutes on two cores)…'
+	go -C test/monitoring build -buildvcs=false -ldflags='-s -w' -o $(CURDIR)/$@ $(program)
+
 .PHONY: peers
 peers: ## build the CAs that nobody of this project wrote
 	@tools/prerequisites
@@ -135,7 +145,7 @@ unit: ## run the tests that need nothing but Go
 	go -C test/kubeapi test ./internal/...
 
 .PHONY: test
-test: build bin/kubeapi $(HELM) $(KNATIVE) peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
+test: build bin/kubeapi $(HELM) $(KNATIVE) $(MONITORING) peers $(if $(shell command -v kubectl),,bin/kubectl) ## run every test, after building or installing what it needs
 	go -C test/kubeapi test ./internal/...
 	go -C tools/images test ./...
 	CERTLOOP_REQUIRE=all go -C test/chart test -count=1 -timeout=20m .
