@@ -65,3 +65,9 @@ func Missing(tb testing.TB, what string) {
 	}
 	tb.Skip("SKIPPED, " + what)
 }
+
+// Program is the path of a program of others that make builds into bin/.
+func Program(tb testing.TB, name string) string {
+	tb.Helper()
+	return present(tb, filepath.Join(Root(tb), "bin", name), "make bin/"+name)
+}
