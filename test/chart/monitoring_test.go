@@ -42,6 +42,18 @@ func same(t *testing.T, what string, got, want any) {
 func TestMonitoring(t *testing.T) {
 	a := arrangement{"knative", "dedicated"}
 	plain, all := a.objects(t), a.objects(t, monitored)
+	four, err := render(a.home(), a.values(t, monitored))
+	if err != nil {
+		t.Fatal(err)
+	}
+	three, err := render3(a.home(), a.values(t, monitored))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "certloop/templates/monitoring.yaml"
+	if three[file] != four[file] {
+		t.Errorf("Helm 3 renders\n%s", three[file])
+	}
 	if got, want := len(all)-len(plain), 5; got != want {
 		t.Errorf("%d objects more with monitoring, want %d", got, want)
 	}

@@ -50,10 +50,11 @@ func shippedDashboard(tb testing.TB) (d dashboard) {
 	return d
 }
 
+var variables = regexp.MustCompile(`\$\{?[a-z]+\}?`)
+
 // Every query of the dashboard is one, and asks for metrics that exist.
 func TestDashboardQueries(t *testing.T) {
 	d := shippedDashboard(t)
-	variables := regexp.MustCompile(`\$\{?[a-z]+\}?`)
 	var queries []string
 	for _, p := range d.Panels {
 		if p.Type != "row" && len(p.Targets) == 0 {
@@ -108,7 +109,7 @@ func TestDashboardIsInOrder(t *testing.T) {
 				t.Errorf("%q: refId %q, data source %q", p.Title, target.RefID, target.Datasource.UID)
 			}
 			refs[target.RefID] = true
-			for _, name := range regexp.MustCompile(`\$[a-z]+`).FindAllString(target.Expr, -1) {
+			for _, name := range variables.FindAllString(target.Expr, -1) {
 				if !declared[name] {
 					t.Errorf("%q: there is no variable %s", p.Title, name)
 				}
@@ -149,4 +150,67 @@ func TestDashboardBands(t *testing.T) {
 		}
 	}
 	t.Error("no panel shows days left")
+}
+
+// The dashboard counts what is there. Ten certificates, at ten minutes past the beginning of time.
+func TestDashboardCounts(t *testing.T) {
+	const day = 86400
+	state := map[string]float64{}
+	certificate := func(name, reason string, left, lead, ready float64) {
+		labels := fmt.Sprintf(`{namespace="core",name=%q,issuer="ca"`, name)
+		state["certloop_certificate_info"+labels+`,type="endEntity"}`] = 1
+		state["certloop_certificate_ready"+labels+"}"] = ready
+		state["certloop_certificate_condition"+labels+fmt.Sprintf(`,type="Ready",reason=%q}`, reason)] = ready
+		if lead > 0 {
+			state["certloop_certificate_not_after_timestamp_seconds"+labels+"}"] = 600 + left
+			state["certloop_certificate_renewal_timestamp_seconds"+labels+"}"] = 600 + left - lead
+		}
+	}
+	for name, left := range map[string]float64{"expired": -1, "week": 6, "month": 20, "quarter": 80, "half": 170, "year": 300} {
+		certificate(name, "Issued", left*day, 100*day, 1)
+	}
+	certificate("short", "Issued", day, day/3, 1)
+	certificate("shortly-due", "Issued", day/3-60, day/3, 1)
+	certificate("refused", "RejectedByCA", 0, 0, 0)
+	certificate("waiting", "WaitingForCA", 0, 0, 0)
+	state[`certloop_certificate_condition{namespace="core",name="refused",issuer="ca",type="Stalled",reason="RejectedByCA"}`] = 1
+	state[`certloop_certificate_condition{namespace="core",name="short",issuer="ca",type="Stalled",reason="Paused"}`] = 1
+	state[`certloop_issuer_ready{namespace="core",issuer="ca"}`] = 1
+	state[`certloop_clusterissuer_ready{issuer="everybodys"}`] = 0
+	state[`certloop_issuer_condition{namespace="core",issuer="ca",type="Reconciling",reason="CircuitOpen"}`] = 1
+	counted(t, state, map[string][]float64{
+		"Certificates":              {10},
+		"Expired":                   {1},
+		"Renewal late":              {4}, // expired, week, month, quarter
+		"Not ready":                 {2},
+		"Waiting for a person":      {1},
+		"Issuers not ready":         {1},
+		"CAs away":                  {1},
+		"Certificates by days left": {4, 1, 1, 1, 1}, // the two short ones among the first
+	})
+}
+
+// counted has promtool evaluate the queries of panels, each of which gives one number.
+func counted(t *testing.T, state map[string]float64, want map[string][]float64) {
+	t.Helper()
+	var inputs, expressions []any
+	for series, value := range state {
+		inputs = append(inputs, map[string]any{"series": series, "values": fmt.Sprintf("%fx20", value)})
+	}
+	for _, p := range shippedDashboard(t).Panels {
+		for i, value := range want[p.Title] {
+			if len(p.Targets) != len(want[p.Title]) {
+				t.Fatalf("%q has %d queries, want %d", p.Title, len(p.Targets), len(want[p.Title]))
+			}
+			expressions = append(expressions, map[string]any{
+				"expr": variables.ReplaceAllString(p.Targets[i].Expr, ".*"), "eval_time": "10m",
+				"exp_samples": []any{map[string]any{"labels": "{}", "value": value}},
+			})
+		}
+	}
+	if len(expressions) != len(want)+4 {
+		t.Errorf("%d queries are tried", len(expressions))
+	}
+	test := map[string]any{"tests": []any{map[string]any{"interval": "1m", "input_series": inputs, "promql_expr_test": expressions}}}
+	promtool(t, "", "test", "rules", written(t, test))
 }

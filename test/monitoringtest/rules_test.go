@@ -169,13 +169,19 @@ func valid(t *testing.T, queries []string) {
 	for i, q := range queries {
 		all = append(all, rule{Record: "query:number:" + string(rune('a'+i/26)) + string(rune('a'+i%26)), Expr: q})
 	}
-	content, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "queries", "rules": all}}})
+	promtool(t, "", "check", "rules", written(t, map[string]any{"groups": []any{map[string]any{"name": "queries", "rules": all}}}))
+}
+
+// written is a file for promtool.
+func written(t *testing.T, v any) (path string) {
+	t.Helper()
+	content, err := yaml.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "queries.yaml")
+	path = filepath.Join(t.TempDir(), "promtool.yaml")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	promtool(t, "", "check", "rules", path)
+	return path
 }
