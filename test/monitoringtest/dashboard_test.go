@@ -16,7 +16,8 @@ type dashboard struct {
 	SchemaVersion int    `json:"schemaVersion"`
 	Templating    struct {
 		List []struct {
-			Name, Type, Definition string
+			Name, Type string
+			Query      any
 		} `json:"list"`
 	} `json:"templating"`
 	Panels []panel `json:"panels"`
@@ -67,7 +68,8 @@ func TestDashboardQueries(t *testing.T) {
 	}
 	for _, v := range d.Templating.List {
 		if v.Type == "query" {
-			selector, _, _ := strings.Cut(strings.TrimPrefix(v.Definition, "label_values("), ", ")
+			query := v.Query.(map[string]any)["query"].(string)
+			selector, _, _ := strings.Cut(strings.TrimPrefix(query, "label_values("), ", ")
 			existing(t, v.Name, selector)
 		}
 	}
