@@ -21,7 +21,7 @@ import (
 )
 
 // Everything that happens to a certificate is seen: what kube-state-metrics shows, with the rights
-// and the configuration of the chart, is what the objects say, each value of it and nothing else.
+// and the configuration of the chart, is what the objects say, each value of it and nothing else. The alerts that fire on them are those that an operator would expect.
 func TestMetricsSayWhatObjectsSay(t *testing.T) {
 	w := rig.NewWorldOfItsOwn(t)
 	url, log := kubeStateMetrics(t, w.Cluster)
@@ -44,6 +44,20 @@ func TestMetricsSayWhatObjectsSay(t *testing.T) {
 	promtool(t, exposition(t, url), "check", "metrics")
 	everyMetric(t, got)
 	everyState(t, got)
+	firing(t, got,
+		`CertloopCertificateExpired ,name="expired",issuer="ca"`,
+		`CertloopCertificateNotReady ,name="homeless",issuer="nobody"`,
+		`CertloopCertificateNotReady ,name="waiting",issuer="ca"`,
+		`CertloopCertificateNotReady ,name="stranded",issuer="ca"`,
+		`CertloopCertificateNotReady ,name="another",issuer="ca"`,
+		`CertloopCertificateNotReady ,name="third",issuer="ca"`,
+		`CertloopCertificateParked ,name="refused",issuer="ca"`,
+		`CertloopIssuerNotReady ,issuer="broken"`,
+		`CertloopIssuerNotReady ,issuer="everybodys"`,
+		`CertloopCAUnreachable ,issuer="ca"`,
+		`CertloopOverlooked`,        // ready and unseen, whose configurations nobody has looked at
+		`CertloopNATSMetricsAbsent`, // there are none in this test
+	)
 	if said := log(); strings.Contains(strings.ToLower(said), "forbidden") || strings.Contains(said, "\nE") {
 		t.Errorf("kube-state-metrics complains:\n%s", said)
 	}
@@ -87,8 +101,8 @@ func certificates(t *testing.T, w *rig.World) {
 				return errors.New("the cluster issuer has no condition")
 			}
 		}
-		if c := w.Certificate(t, "expired"); !time.Now().After(c.Status.NotAfter.Time) {
-			return fmt.Errorf("it expires at %v", c.Status.NotAfter)
+		if c := w.Certificate(t, "expired"); !time.Now().After(c.Status.NotAfter.Time) || c.Status.ObservedGeneration != c.Generation {
+			return fmt.Errorf("it expires at %v, and generation %d of %d was seen", c.Status.NotAfter, c.Status.ObservedGeneration, c.Generation)
 		}
 		return nil
 	})

@@ -185,3 +185,32 @@ func written(t *testing.T, v any) (path string) {
 	}
 	return path
 }
+
+// The tables of docs/monitoring.md have every metric, and no other.
+func TestDocumentNamesMetrics(t *testing.T) {
+	all := defined(t)
+	for _, r := range shippedRules(t) {
+		if r.Record != "" {
+			all[r.Record] = true
+		}
+	}
+	document := string(read(t, filepath.Join(rig.Root(t), "docs", "monitoring.md")))
+	in := map[string]bool{}
+	for line := range strings.Lines(document) {
+		if cells := strings.Split(line, "|"); len(cells) > 3 {
+			for _, name := range ours.FindAllString(cells[1], -1) {
+				in[name] = true
+			}
+		}
+	}
+	for name := range all {
+		if !in[name] {
+			t.Errorf("docs/monitoring.md says nothing of %s", name)
+		}
+	}
+	for name := range in {
+		if !all[name] {
+			t.Errorf("docs/monitoring.md has %s, which does not exist", name)
+		}
+	}
+}
