@@ -3,7 +3,6 @@ package cmp
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -96,7 +95,7 @@ func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {
 	if t.tooLate() {
 		return step, fmt.Errorf("sending %s: %w", step.Type, ErrDeadline)
 	}
-	reply, err := c.answerTo(ctx, step)
+	reply, err := step.Exchange(ctx, c.begin)
 	if err != nil {
 		return Step{Issued: step.Issued}, fmt.Errorf("sending %s: %w", step.Type, err)
 	}
@@ -108,23 +107,15 @@ func (c *Client) advance(ctx context.Context, t *Transaction) (Step, error) {
 	return next, nil
 }
 
-// answerTo sends the message of a step and waits for the answer as long as it is of use.
-func (c *Client) answerTo(ctx context.Context, step Step) ([]byte, error) {
-	ctx, cancel := step.Context(ctx)
-	defer cancel()
-	reply, err := c.post(ctx, step.Send, false)
-	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) {
-		err = fmt.Errorf("%w: %w", ErrDeadline, err)
-	}
-	return reply, err
+// begin is Exchange for a message that others follow.
+func (c *Client) begin(ctx context.Context, message []byte) ([]byte, error) {
+	return c.post(ctx, message, false)
 }
 
 // courtesy tells the peer that the transaction has failed, if there is something to tell.
 func (c *Client) courtesy(ctx context.Context, last Step) {
 	if last.Send != nil {
-		ctx, cancel := last.Context(ctx)
-		defer cancel()
-		_, _ = c.post(ctx, last.Send, true)
+		_, _ = last.Exchange(ctx, c.Exchange)
 	}
 }
 

@@ -198,12 +198,19 @@ func (t *Transaction) tooLate() bool {
 	return t.state.Phase == phaseRequest && !t.state.Polling && t.overdue()
 }
 
-// Context bounds ctx by Within; [ErrDeadline] is then its cause.
-func (s Step) Context(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.Within <= 0 {
-		return context.WithCancel(ctx)
+// Exchange has Send exchanged for its answer, by [Client.Exchange] for example, and waits as long as
+// the answer is of use. The error of one that would come later matches [ErrDeadline].
+func (s Step) Exchange(ctx context.Context, exchange func(ctx context.Context, message []byte) ([]byte, error)) ([]byte, error) {
+	if s.Within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.Within, ErrDeadline)
+		defer cancel()
 	}
-	return context.WithTimeoutCause(ctx, s.Within, ErrDeadline)
+	answer, err := exchange(ctx, s.Send)
+	if err != nil && errors.Is(context.Cause(ctx), ErrDeadline) {
+		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	}
+	return answer, err
 }
 
 // prepare makes the message to send in the present state.

@@ -14,6 +14,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/certloop/certloop/pkg/cmp"
 	"github.com/certloop/certloop/pkg/cmp/responder"
 	"github.com/certloop/certloop/pkg/model"
 )
@@ -99,5 +100,67 @@ func TestMessageTimeoutBeyondTheHandler(t *testing.T) {
 	}
 	if !slices.ContainsFunc(out, func(e event.Event) bool { return e.Type() == model.EnrollmentRequested }) {
 		t.Errorf("got %v, want another attempt", out)
+	}
+}
+
+// The last word of a transaction that failed is waited for no longer than it is worth, and the record
+// stays ours meanwhile: nobody takes over what is ending.
+func TestGoodbyeToASilentCA(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	issuer := r.issuer()
+	issuer.MessageTimeout = &metav1.Duration{Duration: time.Hour}
+	r.declare(model.IssuerUpdated, "ca", issuer)
+	r.ca.Behave(func(b *responder.Behaviour) {
+		b.WrongKey, b.Delay, b.Only = true, 2*time.Hour, []cmp.BodyType{cmp.TypePKIConf}
+	})
+	var kept atomic.Int32
+	record := writes("web.certloop-record")
+	var q requests
+	q.refuse(500, metav1.StatusReasonInternalError, func(req *http.Request) bool {
+		if req.Method == http.MethodPut && record(req) {
+			kept.Add(1)
+		}
+		return false
+	})
+	r.through(&q)
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	r.wantReason("web", model.ReasonCertificateRefused)
+	if n := kept.Load(); n < 3 { // the outcome is one
+		t.Errorf("the record was written %d times while the CA was told, want one in every third of a lease", n)
+	}
+	r.ca.Behave(func(b *responder.Behaviour) { *b = responder.Behaviour{} })
+	r.wait()
+	r.wantReady("web", true)
+}
+
+// A CA that falls silent shortly before the total timeout is not waited for beyond it, and that is
+// no outage of the CA.
+func TestSilenceAtTheTotalTimeout(t *testing.T) {
+	r := newRig(t, nil)
+	r.ready()
+	issuer := r.issuer()
+	issuer.MessageTimeout = &metav1.Duration{Duration: time.Hour}
+	r.declare(model.IssuerUpdated, "ca", issuer)
+	r.ca.Wait(-1, time.Hour)
+	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
+	first := r.status("web").TransactionID
+	if first == "" {
+		t.Fatal("no transaction is in flight")
+	}
+	began := r.now()
+	for r.later[0].due.Before(began.Add(23 * time.Hour)) {
+		r.wait()
+	}
+	r.advance(began.Add(24*time.Hour - 3*time.Second).Sub(r.now()))
+	r.ca.Behave(func(b *responder.Behaviour) { b.Delay = 2 * time.Hour })
+	r.send(model.NewEvent(model.EnrollmentRequested, r.key("web"), model.Work{Reason: model.WorkPoll}))
+	r.wantReason("web", model.ReasonTransactionTimeout)
+	r.wantTold(model.IssuanceMaybeOrphan, 1)
+	r.ca.Behave(func(b *responder.Behaviour) { *b = responder.Behaviour{} })
+	r.wait()
+	r.wantReady("web", true)
+	if r.status("web").TransactionID == first {
+		t.Error("the transaction goes on although its total time is over")
 	}
 }

@@ -202,8 +202,7 @@ func (a *attempt) sayGoodbye(ctx context.Context, step cmp.Step) {
 		return
 	}
 	began := a.o.now()
-	reply, err := a.ca.client.Exchange(ctx, step.Send)
-	if err == nil {
+	if reply, err := a.ask(ctx, step); err == nil {
 		a.trace(began, "exchange", step.Type.String()+" → "+replyName(reply))
 	}
 }
@@ -227,13 +226,18 @@ func (a *attempt) accept(issued *cmp.Issued) {
 	}
 }
 
-// exchange sends one message and reads the answer. While it waits the lease is kept
-// alive; losing it ends the exchange with ledger.ErrConflict.
+// ask sends one message and waits for the answer while that is of use. Meanwhile the lease is
+// kept alive; losing it ends the exchange with ledger.ErrConflict.
+func (a *attempt) ask(ctx context.Context, step cmp.Step) ([]byte, error) {
+	return a.whileBeating(ctx, func(ctx context.Context) ([]byte, error) {
+		return step.Exchange(ctx, a.ca.client.Exchange)
+	})
+}
+
+// exchange sends one message and reads the answer.
 func (a *attempt) exchange(ctx context.Context, tx *cmp.Transaction, step cmp.Step) (cmp.Step, error) {
 	began := a.o.now()
-	reply, err := a.whileBeating(ctx, func(ctx context.Context) ([]byte, error) {
-		return a.ca.client.Exchange(ctx, step.Send)
-	})
+	reply, err := a.ask(ctx, step)
 	if err != nil {
 		a.trace(began, "exchange", step.Type.String()+" → "+err.Error())
 		return cmp.Step{}, err
@@ -375,7 +379,7 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	switch {
 	case errors.As(err, &unkept), ctx.Err() != nil:
 		return err // perhaps not ours any more, or no time left: the next delivery looks again
-	case errors.As(err, &transport):
+	case errors.As(err, &transport) && !a.outOfTime(err, transport):
 		a.unanswered(step, transport)
 		return a.outage(ctx, err)
 	case errors.Is(err, cmp.ErrDeadline):
@@ -396,6 +400,12 @@ func (a *attempt) refused(ctx context.Context, step cmp.Step, err error, repeat 
 	default:
 		return a.distrusted(ctx, step, model.ReasonResponseInvalid, err, repeat)
 	}
+}
+
+// outOfTime: the total timeout ended the wait for an answer, which is no outage. A certificate that
+// is there can be confirmed later nevertheless.
+func (a *attempt) outOfTime(err error, transport *cmp.TransportError) bool {
+	return errors.Is(err, cmp.ErrDeadline) && transport.Sent && a.rec.Flight.Chain == nil
 }
 
 // unanswered: a request that the CA cannot have seen is forgotten, so that the next

@@ -135,13 +135,7 @@ func (x *exchange) wait(ctx context.Context, step cmp.Step) (cmp.Step, error) {
 
 // passInTime is pass for as long as the answer is of use.
 func (x *exchange) passInTime(ctx context.Context, step cmp.Step) ([]byte, error) {
-	ctx, cancel := step.Context(ctx)
-	defer cancel()
-	answer, err := x.pass(ctx, step)
-	if err != nil && errors.Is(context.Cause(ctx), cmp.ErrDeadline) {
-		err = fmt.Errorf("%w: %w", cmp.ErrDeadline, err)
-	}
-	return answer, err
+	return step.Exchange(ctx, func(ctx context.Context, _ []byte) ([]byte, error) { return x.pass(ctx, step) })
 }
 
 // pass passes our message on and gives the answer, with all the files there may be in between.
