@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -166,6 +167,8 @@ func TestPSSParameters(t *testing.T) {
 	otherMGF := pssParameters(oidSHA256, 32)
 	last := bytes.LastIndex(otherMGF, inDER(oidSHA256))
 	copy(otherMGF[last:], inDER(oidSHA512))
+	trailer := append(pssParameters(oidSHA256, 32), 0xa3, 3, 2, 1, 2)
+	trailer[1] += 5
 	for name, test := range map[string]struct {
 		parameters []byte
 		salt       int
@@ -181,6 +184,7 @@ func TestPSSParameters(t *testing.T) {
 		"absent":          {nil, 32, false},
 		"another hash":    {pssParameters(oidHMACSHA1, 32), 32, false},
 		"MGF1 of another": {otherMGF, 32, false},
+		"another trailer": {trailer, 32, false},
 	} {
 		signature, err := key.Sign(rand.Reader, digest.Sum(nil), &rsa.PSSOptions{SaltLength: test.salt, Hash: crypto.SHA256})
 		if err != nil {
@@ -190,6 +194,45 @@ func TestPSSParameters(t *testing.T) {
 		if (err == nil) != test.want {
 			t.Errorf("%s: %v, want it to verify: %t", name, err, test.want)
 		}
+	}
+}
+
+// Signatures that are not even looked at.
+func TestSignaturesRefused(t *testing.T) {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		key  crypto.PublicKey
+		alg  asn1.ObjectIdentifier
+		want string
+	}{
+		"RSA with SHA-1":       {rsaKey.Public(), oidSHA1WithRSA, "SHA-1"},
+		"ECDSA with SHA-1":     {newKey(t).Public(), oidECDSAWithSHA1, "SHA-1"},
+		"unknown":              {rsaKey.Public(), oidMGF1, "unknown signature algorithm"},
+		"of another key":       {newKey(t).Public(), oidSHA256WithRSA, "does not fit the key"},
+		"of a key of no use":   {[]byte("key"), oidSHA256WithRSA, "key"},
+		"that does not verify": {rsaKey.Public(), oidSHA256WithRSA, "does not verify"},
+	} {
+		if err := verifySignature(test.key, AlgorithmIdentifier{test.alg, derNULL}, []byte("message"), make([]byte, 256)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want an error with %q", name, err, test.want)
+		}
+	}
+}
+
+// What has no protection verifies by nothing.
+func TestUnprotectedVerifiesByNothing(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	m := mustParse(t, encoded(t, &Message{Header: Header{PVNO: 2, Sender: DirectoryName(ca.signer.RawSubject)}, Type: TypePKIConf, Body: PKIConf{}}))
+	if err := m.VerifySignature(ca.signer); outcome(err) != "protection" {
+		t.Errorf("by signature: %v", err)
+	}
+	if err := m.VerifyMAC(&SharedSecret{Reference: []byte("r"), Secret: []byte("s")}, 0); !errors.Is(err, ErrProtection) {
+		t.Errorf("by MAC: %v", err)
+	}
+	if _, err := new(Trust).Verify(m, epoch); outcome(err) != "signer" || !strings.Contains(err.Error(), "at hand") {
+		t.Errorf("by nobody: %v", err)
 	}
 }
 
@@ -341,6 +384,30 @@ func TestResumeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := string(stored)
+	first := mustParse(t, s.begin(t).Step().Send)
+	anonymous := mustParse(t, s.begin(t).Step().Send)
+	forget(anonymous)
+	anonymous.Header.SenderNonce = nil
+	requestOf := func(kind BodyType, body Body) *Message {
+		m := mustParse(t, s.begin(t).Step().Send)
+		forget(m)
+		m.Type, m.Body = kind, body
+		return m
+	}
+	with := func(pairs ...any) string {
+		var fields map[string]any
+		if err := json.Unmarshal(stored, &fields); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(pairs); i += 2 {
+			fields[pairs[i].(string)] = pairs[i+1]
+		}
+		changed, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(changed)
+	}
 	for name, test := range map[string]struct {
 		cfg   Config
 		state string
@@ -354,6 +421,13 @@ func TestResumeRefuses(t *testing.T) {
 		"no request":      {s.cfg, `{"version":1,"phase":"request"}`},
 		"bad signer":      {s.cfg, strings.Replace(good, `"version":1`, `"version":1,"signer":"AAAA"`, 1)},
 		"other kind":      {shared(t).cfg, good},
+		"no nonce":        {s.cfg, with("request", encoded(t, anonymous))},
+		"no CSR":          {s.cfg, with("request", seal(t, requestOf(TypeP10CR, P10CR{0x30, 0}), s.cfg.Credential))},
+		"two requests":    {s.cfg, with("request", seal(t, requestOf(TypeIR, append(first.Body.(CertReqMessages), first.Body.(CertReqMessages)...)), s.cfg.Credential))},
+		"rr of nothing":   {s.cfg, with("request", seal(t, requestOf(TypeRR, RevReq{{}}), s.cfg.Credential))},
+		"no answer":       {s.cfg, with("phase", "done", "answer", []byte("x"))},
+		"another answer":  {s.cfg, with("phase", "done", "answer", encoded(t, first))},
+		"an answer early": {s.cfg, with("phase", "confirm", "answer", seal(t, s.ca.answer(t, encoded(t, first), TypeRP, &RevRep{Status: []StatusInfo{{}}}), s.reply))},
 	} {
 		if _, err := Resume(test.cfg, []byte(test.state)); !errors.Is(err, ErrState) {
 			t.Errorf("%s: %v, want ErrState", name, err)

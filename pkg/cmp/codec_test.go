@@ -464,6 +464,38 @@ func TestFailInfoWithTrailingZeros(t *testing.T) {
 	}
 }
 
+// A failInfo that is no bit list, or one of more bits than anybody has.
+func TestFailInfoRefused(t *testing.T) {
+	for name, bits := range map[string][]byte{
+		"nothing": {3, 0}, "too long": {3, 6, 0, 0x20, 0, 0, 0, 0}, "more unused bits than there are": {3, 1, 1}, "unused bits set": {3, 2, 7, 0x20},
+	} {
+		var s StatusInfo
+		p := newParser(append([]byte{0x30, byte(3 + len(bits)), 2, 1, 2}, bits...), inStatus)
+		p.statusInfo(&s, "status")
+		if p.ok() {
+			t.Errorf("%s: read as %s", name, s.FailInfo)
+		}
+	}
+}
+
+// Serial numbers are read as they are, up to a length, and in one form only.
+func TestBigIntegersRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		content []byte
+		want    bool
+	}{
+		"longest": {bytes.Repeat([]byte{0x7f}, 127), true}, "negative": {[]byte{0xff, 0x7f}, true},
+		"too long": {bytes.Repeat([]byte{0x7f}, MaxNonceBytes+1), false}, "nothing": {nil, false}, "a zero too many": {[]byte{0, 0x7f}, false},
+	} {
+		var w writer
+		w.primitive(2, test.content)
+		p := newParser(w.b, inMessage)
+		if n := p.bigInteger(2, "serialNumber"); p.ok() != test.want || (n != nil) != test.want {
+			t.Errorf("%s: %v", name, n)
+		}
+	}
+}
+
 func TestIntegers(t *testing.T) {
 	for _, n := range []int64{0, 1, -1, 127, 128, -128, -129, 255, 256, 32767, 32768, 1<<63 - 1, -1 << 63} {
 		want, err := asn1.Marshal(n)

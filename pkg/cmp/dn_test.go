@@ -67,6 +67,10 @@ func TestParseName(t *testing.T) {
 		{"C=#0c024445", "C=DE", nil},
 		{"CN=#0c", "", nil},
 		{"CN=\\#a", "CN=\\#a", nil},
+		{"CN=#0g", "", nil},
+		{"=a", "", nil},
+		{strings.Repeat("/CN=a", MaxNameRDNs+1), "", nil},
+		{"/CN=a\tb", "CN=a\\09b", nil},
 		{"CN=a+OU=b,O=c", "OU=b+CN=a,O=c", nil},
 		{"nonsense=a", "", nil},
 		{"CN=a,", "", nil},
@@ -223,6 +227,9 @@ func TestNameEqual(t *testing.T) {
 		"nothing":                {nil, nil, true},
 		"nothing and NULL-DN":    {nil, NullDN(), false},
 		"rubbish":                {Name("x"), mustName(t, "/CN=a"), false},
+		"Latin-1":                {mustName(t, "CN=#1402e464"), mustName(t, "/CN=Äd"), true},
+		"four octets each":       {mustName(t, "CN=#1c08000000e400000064"), mustName(t, "/CN=äd"), true},
+		"three octets":           {mustName(t, "CN=#1c030000e4"), mustName(t, "/CN=ä"), false},
 		"octets that look alike": {mustName(t, "CN=#040161"), mustName(t, "CN=a"), false},
 	} {
 		if got := test.a.Equal(test.b); got != test.want {

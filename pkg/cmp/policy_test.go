@@ -189,6 +189,85 @@ func TestRejectCertificate(t *testing.T) {
 	}
 }
 
+// Where there is nothing to refuse, or nobody to tell, a refusal ends the transaction.
+func TestRejectNothing(t *testing.T) {
+	s := signed(t)
+	s.cfg.ImplicitConfirm = true
+	waived := s.begin(t)
+	m := s.ca.granted(t, waived.Step().Send)
+	m.Header.GeneralInfo = []InfoTypeAndValue{{Type: InfoImplicitConfirm, Value: derNULL}}
+	if step := s.next(t, waived, m); !step.Done {
+		t.Fatalf("not done: %+v", step)
+	}
+	for name, tr := range map[string]*Transaction{"nothing issued": s.begin(t), "confirmation waived": waived} {
+		if step := tr.RejectCertificate(FailIncorrectData, "not for us"); step.Send != nil || step.Done || step.Issued != nil {
+			t.Errorf("%s: %+v", name, step)
+		}
+		if _, err := tr.Next(nil); !errors.Is(err, ErrState) {
+			t.Errorf("%s: goes on with %v", name, err)
+		}
+		if _, err := new(Client).Run(t.Context(), tr); !errors.Is(err, ErrState) {
+			t.Errorf("%s: runs on with %v", name, err)
+		}
+	}
+}
+
+// A certificate that is of no use and needs no confirmation is refused all the same; there is nobody to tell.
+func TestRefusedWithoutConfirmation(t *testing.T) {
+	s := signed(t)
+	s.cfg.ImplicitConfirm = true
+	tr := s.begin(t)
+	m := s.ca.granted(t, tr.Step().Send)
+	m.Header.GeneralInfo = []InfoTypeAndValue{{Type: InfoImplicitConfirm, Value: derNULL}}
+	bodies["another key"].spoil(t, s, m)
+	step, err := tr.Next(seal(t, m, s.reply))
+	if outcome(err) != "certificate.subjectPublicKeyInfo" || step.Send != nil || step.Issued != nil || step.Done || tr.Step().Done {
+		t.Errorf("%+v, %v", step, err)
+	}
+}
+
+// A CA certificate is taken by who asks for one, and by nobody else.
+func TestCACertificate(t *testing.T) {
+	for name, test := range map[string]struct {
+		constraints []byte
+		want        string
+	}{
+		"asked for":     {[]byte{0x30, 3, 1, 1, 0xff}, "ok"},
+		"not asked for": {[]byte{0x30, 0}, "certificate.basicConstraints"},
+	} {
+		s := signed(t)
+		s.req.Template.Extensions = []pkix.Extension{{Id: ExtensionBasicConstraints, Critical: true, Value: test.constraints}}
+		tr := s.begin(t)
+		m := s.ca.granted(t, tr.Step().Send)
+		reissued(x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})(t, s, m)
+		if _, err := tr.Next(seal(t, m, s.reply)); outcome(err) != test.want {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}
+
+// The recipient is the first of the names that are known for the CA.
+func TestRecipient(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*scene)
+		want   string
+	}{
+		"configured":       {func(s *scene) { s.cfg.Recipient, s.req.Template.Issuer = mustName(t, "/CN=a"), mustName(t, "/CN=b") }, "CN=a"},
+		"the issuer asked": {func(s *scene) { s.req.Template.Issuer = mustName(t, "/CN=b") }, "CN=b"},
+		"of what is revoked": {func(s *scene) {
+			s.req = Request{Type: TypeRR, Revocation: &Revocation{Issuer: mustName(t, "/CN=c"), SerialNumber: big.NewInt(1)}}
+		}, "CN=c"},
+		"unknown": {func(s *scene) { *s = *shared(t) }, "/"},
+	} {
+		s := signed(t)
+		test.change(s)
+		got, _ := mustParse(t, s.begin(t).Step().Send).Header.Recipient.Name()
+		if got.String() != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 // A certificate we refuse is refused by certConf, with the reason.
 func TestRefusalIsToldToTheCA(t *testing.T) {
 	s := signed(t)
@@ -542,6 +621,11 @@ func TestBeginRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	expired := s.ca.issue(t, &x509.Certificate{NotBefore: epoch.AddDate(-1, 0, 0), NotAfter: epoch.Add(-time.Second)}, newKey(t).Public(), s.ca.root)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pss := &Signer{Key: rsaKey, Certificate: s.ca.issue(t, &x509.Certificate{}, rsaKey.Public(), s.ca.root), PSS: true, Hash: crypto.SHA1}
 	for name, test := range map[string]struct {
 		change func(*Config, *Request)
 		want   string
@@ -549,8 +633,21 @@ func TestBeginRefuses(t *testing.T) {
 		"no credential":    {func(c *Config, _ *Request) { c.Credential = nil }, "no credential"},
 		"nothing to trust": {func(c *Config, _ *Request) { c.Trust = Trust{} }, "to trust"},
 		"roots and a pin":  {func(c *Config, _ *Request) { c.Trust.ServerCertificate = s.ca.signer }, "exclude each other"},
-		"another's key":    {func(c *Config, _ *Request) { c.Credential = &Signer{Key: newKey(t), Certificate: s.ca.signer} }, "not that of the certificate"},
-		"empty secret":     {func(c *Config, _ *Request) { c.Credential = &SharedSecret{Reference: []byte("r")} }, "empty"},
+		"a pin and an anchor in the ip": {func(c *Config, _ *Request) {
+			c.Trust = Trust{ServerCertificate: s.ca.signer, AnchorInIP: true}
+		}, "exclude each other"},
+		"no reference": {func(c *Config, _ *Request) { c.Credential = &SharedSecret{Secret: []byte("s")} }, "reference value"},
+		"reference too long": {func(c *Config, _ *Request) {
+			c.Credential = &SharedSecret{Reference: make([]byte, MaxNonceBytes+1), Secret: []byte("s")}
+		}, "reference value"},
+		"MAC with MD5": {func(c *Config, _ *Request) {
+			c.Credential = &SharedSecret{Reference: []byte("r"), Secret: []byte("s"), MAC: crypto.MD5}
+		}, "not both known"},
+		"no key to sign with": {func(c *Config, _ *Request) { c.Credential = &Signer{Certificate: s.ca.signer} }, "needs a key and its certificate"},
+		"PSS with SHA-1":      {func(c *Config, _ *Request) { c.Credential = pss }, "not among SHA-256"},
+		"nothing to ask":      {func(_ *Config, r *Request) { *r = Request{Type: TypeGenM} }, "nothing to ask for"},
+		"another's key":       {func(c *Config, _ *Request) { c.Credential = &Signer{Key: newKey(t), Certificate: s.ca.signer} }, "not that of the certificate"},
+		"empty secret":        {func(c *Config, _ *Request) { c.Credential = &SharedSecret{Reference: []byte("r")} }, "empty"},
 		"too few iterations": {func(c *Config, _ *Request) {
 			c.Credential = &SharedSecret{Reference: []byte("r"), Secret: []byte("s"), Iterations: 99}
 		}, "iterationCount"},

@@ -3,9 +3,12 @@ package cmp
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -54,6 +57,29 @@ func TestRevocation(t *testing.T) {
 			}
 		})
 	}
+	t.Run("waiting", func(t *testing.T) {
+		s := signed(t)
+		s.req = Request{Type: TypeRR, Revocation: &Revocation{Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1)}}
+		tr := s.begin(t)
+		step := s.next(t, tr, s.ca.answer(t, tr.Step().Send, TypeRP, &RevRep{Status: []StatusInfo{{Status: StatusWaiting}}}))
+		if step.Type != TypePollReq || step.Done {
+			t.Fatalf("not polled for: %+v", step)
+		}
+		if step = s.next(t, tr, s.ca.answer(t, step.Send, TypeRP, &RevRep{Status: []StatusInfo{{}}})); !step.Done {
+			t.Errorf("not done: %+v", step)
+		}
+	})
+	t.Run("refused without protection", func(t *testing.T) {
+		s := signed(t)
+		s.req = Request{Type: TypeRR, Revocation: &Revocation{Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1)}}
+		tr := s.begin(t)
+		refusal := &RevRep{Status: []StatusInfo{{Status: StatusRejection, FailInfo: FailCertRevoked}}}
+		var peer *Error
+		_, err := tr.Next(encoded(t, s.ca.answer(t, tr.Step().Send, TypeRP, refusal)))
+		if outcome(err) == "ok" || !errors.As(err, &peer) || peer.Verified || tr.Step().Send == nil {
+			t.Errorf("%v, want the refusal, unverified, and the transaction as it was", err)
+		}
+	})
 	for name, what := range map[string]*Revocation{
 		"nothing": nil, "no certificate": {}, "reason 7": {Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1), Reason: 7},
 		"reason 11": {Issuer: mustName(t, "/CN=x"), SerialNumber: big.NewInt(1), Reason: 11},
@@ -169,8 +195,20 @@ func TestCACertsAndCRLs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lists writer
+	var lists, rubbish writer
 	lists.certificates([][]byte{crl})
+	rubbish.certificates([][]byte{{0x30, 0}})
+	for name, b := range map[string]GenMsg{
+		"no list": {{Type: InfoCRLs, Value: []byte{4, 0}}}, "no CRL in it": {{Type: InfoCRLs, Value: rubbish.b}}, "no CRL": {{Type: InfoCurrentCRL, Value: []byte{0x30, 0}}},
+		"something behind": {{Type: InfoCurrentCRL, Value: append(bytes.Clone(crl), 5, 0)}},
+	} {
+		if got, err := b.CRLs(); outcome(err) != "crls" || got != nil {
+			t.Errorf("%s: %d lists, %v", name, len(got), err)
+		}
+	}
+	if certs, err := (GenMsg{{Type: InfoCRLs}}).CACerts(); certs != nil || err != nil {
+		t.Errorf("no caCerts: %v, %v", certs, err)
+	}
 	for name, b := range map[string]GenMsg{"crls": {{Type: InfoCRLs, Value: lists.b}}, "currentCRL": {{Type: InfoCurrentCRL, Value: crl}}} {
 		if got, err := b.CRLs(); err != nil || len(got) != 1 || got[0].Number.Int64() != 1 {
 			t.Errorf("%s: %d lists, %v", name, len(got), err)
@@ -218,6 +256,7 @@ func TestPitfall24RootCAKeyUpdate(t *testing.T) {
 		"newWithOld expired":            {fresh.root, like(old, old.root, fresh, expired), nil, "rootCaKeyUpdate.newWithOld"},
 		"newWithOld not yet valid":      {fresh.root, like(old, old.root, fresh, future), nil, "rootCaKeyUpdate.newWithOld"},
 		"oldWithNew of another name":    {fresh.root, newWithOld, like(fresh, fresh.root, old, x509.Certificate{Subject: other}), "rootCaKeyUpdate.oldWithNew"},
+		"new on another curve":          {&x509.Certificate{Raw: onSecp256k1(t)["CERTIFICATE"]}, newWithOld, nil, "rootCaKeyUpdate.newWithNew"},
 		"oldWithNew expired":            {fresh.root, newWithOld, like(fresh, fresh.root, old, expired), "rootCaKeyUpdate.oldWithNew"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,6 +274,14 @@ func TestPitfall24RootCAKeyUpdate(t *testing.T) {
 				t.Errorf("%q (%v), want %q", got, err, test.want)
 			}
 		})
+	}
+	huge := stranger.issue(t, &x509.Certificate{}, &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), MaxRSABits), E: 65537}, stranger.root)
+	var large writer
+	m := large.open(0x30)
+	large.raw(huge.Raw)
+	large.close(m)
+	if _, err := (GenMsg{{Type: InfoRootCAKeyUpdate, Value: large.b}}).RootCAKeyUpdate(old.root, epoch); err == nil || !strings.Contains(err.Error(), "oversized key") {
+		t.Errorf("a key too large to verify with: %v", err)
 	}
 	if u, err := (GenMsg{{Type: InfoRootCAKeyUpdate}}).RootCAKeyUpdate(old.root, epoch); u != nil || err != nil {
 		t.Errorf("nothing new is %v, %v", u, err)
@@ -307,6 +354,22 @@ func TestTokenControls(t *testing.T) {
 		}
 		if _, ok := bad.RegToken(); ok {
 			t.Errorf("%s is a regToken", name)
+		}
+	}
+}
+
+// A path may have so many certificates between an end entity and its root, and no more.
+func TestPathsAreBounded(t *testing.T) {
+	ca := newAuthority(t, "CA")
+	for between, want := range map[int]bool{MaxChain: true, MaxChain + 1: false} {
+		chain := []*x509.Certificate{ca.root}
+		for i := range between {
+			template := &x509.Certificate{Subject: pkix.Name{CommonName: fmt.Sprint("CA ", i)}, IsCA: true, BasicConstraintsValid: true}
+			chain = append(chain, ca.issue(t, template, ca.rootKey.Public(), chain[i]))
+		}
+		leaf := ca.issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}}, newKey(t).Public(), chain[between])
+		if _, err := newPathfinder(nil, chain[:1], chain[1:]).verifyIssued(leaf, epoch); (err == nil) != want {
+			t.Errorf("%d certificates between: %v, want it to be a path: %t", between, err, want)
 		}
 	}
 }

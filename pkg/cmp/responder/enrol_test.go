@@ -166,6 +166,15 @@ func TestGrantedWithMods(t *testing.T) {
 	}
 }
 
+// No certificate is longer valid than that of its issuer.
+func TestNothingOutlivesTheCA(t *testing.T) {
+	l := newLab(t, Config{Validity: 100 * 365 * 24 * time.Hour})
+	cert, _ := l.identity()
+	if got, want := cert.NotAfter, l.ca.IssuingCertificate().NotAfter; !got.Equal(want) {
+		t.Errorf("valid until %s, the CA until %s", got, want)
+	}
+}
+
 func TestEmptySubjectMakesSubjectAltNameCritical(t *testing.T) {
 	l := newLab(t, Config{})
 	template := cmp.CertTemplate{Subject: cmp.NullDN(), Extensions: []pkix.Extension{dnsName(t, "a.example")}}
@@ -226,6 +235,12 @@ func TestRefusedRequests(t *testing.T) {
 	second := append(certRequest(t, template(), key), certRequest(t, template(), key)...)
 	reqID := certRequest(t, template(), key)
 	reqID[0].CertReq.CertReqID = 7
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: name(t, "a")}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrongCSR := cmp.P10CR(csr)
+	wrongCSR[len(csr)-1] ^= 1
 	otherIssuer := cmp.OldCertIDControl(cmp.CertID{Issuer: cmp.DirectoryName(name(t, "somebody")), SerialNumber: old.SerialNumber})
 
 	cases := []struct {
@@ -249,6 +264,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"two requests", cmp.TypeIR, second, cmp.FailBadRequest},
 		{"certReqId", cmp.TypeIR, reqID, cmp.FailBadRequest},
 		{"undecodable PKCS #10", cmp.TypeP10CR, cmp.P10CR{0x30, 0}, cmp.FailBadDataFormat},
+		{"PKCS #10 with a wrong signature", cmp.TypeP10CR, wrongCSR, cmp.FailBadPOP},
+		{"genm without a question", cmp.TypeGenM, cmp.GenMsg{}, cmp.FailBadRequest},
 		{"krr", cmp.TypeKRR, certRequest(t, template(), key), cmp.FailBadRequest},
 		{"kur without oldCertID", cmp.TypeKUR, certRequest(t, template(), key), cmp.FailAddInfoNotAvailable},
 		{"kur of a stranger", cmp.TypeKUR, certRequest(t, template(), key, oldID(l.ca.CACertificate())), cmp.FailBadCertID},
@@ -282,6 +299,10 @@ func TestRefusedMessages(t *testing.T) {
 	encipher := request(cmp.TypeIR, name(t, "enciphers"), key)
 	encipher.Template.Extensions = []pkix.Extension{{Id: cmp.ExtensionKeyUsage, Value: []byte{3, 2, 5, 0x20}}}
 	notForSigning := l.enrol(l.client(), encipher).Certificate
+	brief := request(cmp.TypeIR, name(t, "over"), key)
+	brief.Template.NotAfter = l.Now().Add(time.Minute)
+	over := l.enrol(l.client(), brief).Certificate
+	l.Advance(2 * time.Minute)
 	stranger := selfSigned(t, l, "signer", key)
 	body := certRequest(t, cmp.CertTemplate{Subject: name(t, "a")}, newKey(t))
 	secret := &cmp.SharedSecret{Reference: []byte(testReference), Secret: []byte(testSecret)}
@@ -299,6 +320,7 @@ func TestRefusedMessages(t *testing.T) {
 		{"SHA-1", nil, &cmp.SharedSecret{Reference: []byte(testReference), Secret: []byte(testSecret), MAC: crypto.SHA1, AllowSHA1: true}, cmp.FailBadMessageCheck},
 		{"stranger", nil, &cmp.Signer{Key: key, Certificate: stranger}, cmp.FailSignerNotTrusted},
 		{"not for signing", nil, &cmp.Signer{Key: key, Certificate: notForSigning}, cmp.FailSignerNotTrusted},
+		{"not valid any more", nil, &cmp.Signer{Key: key, Certificate: over}, cmp.FailSignerNotTrusted},
 		{"another sender", func(m *cmp.Message) { m.Header.Sender = cmp.DirectoryName(name(t, "x")) }, &cmp.Signer{Key: key, Certificate: cert}, cmp.FailBadMessageCheck},
 		{"no extraCerts", func(m *cmp.Message) { m.ExtraCerts = [][]byte{l.ca.CACertificate().Raw} }, &cmp.Signer{Key: key, Certificate: cert}, cmp.FailBadMessageCheck},
 		{"pvno 1", func(m *cmp.Message) { m.Header.PVNO = 1 }, secret, cmp.FailUnsupportedVersion},

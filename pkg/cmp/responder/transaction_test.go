@@ -267,6 +267,7 @@ func TestUnconfirmedCertificatesAreRevoked(t *testing.T) {
 	l := newLab(t, Config{ConfirmWait: time.Minute, Dir: t.TempDir()})
 	key := newKey(t)
 	tx := l.begin(l.client(), request(cmp.TypeIR, name(t, "a"), key))
+	first := tx.Step().Send
 	step, err := l.step(tx)
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +288,7 @@ func TestUnconfirmedCertificatesAreRevoked(t *testing.T) {
 		t.Error("a restart makes the certificate good again")
 	}
 	l.refusedWith(l.parsed(tx.Step().Send), cmp.FailCertRevoked)
+	l.refusedWith(l.parsed(first), cmp.FailCertRevoked)
 	l.refusedWith(l.parsed(l.messageBy(cmp.TypeCR, certRequest(t, cmp.CertTemplate{Subject: name(t, "b")}, newKey(t)), nil,
 		&cmp.Signer{Key: key, Certificate: step.Issued.Certificate})), cmp.FailSignerNotTrusted|cmp.FailCertRevoked)
 }
