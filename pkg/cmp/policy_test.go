@@ -587,6 +587,47 @@ func TestSignerIsValidNow(t *testing.T) {
 	}
 }
 
+// Who is expected to sign binds who signs, and not the sender of what is protected by MAC, which some
+// CAs put their own name into, or the reference.
+func TestExpectedSigner(t *testing.T) {
+	for name, test := range map[string]struct {
+		scene    func(testing.TB) *scene
+		sender   string
+		another  bool // signs
+		expected string
+		want     string
+	}{
+		"an attribute more":              {signed, "", false, "/O=certloop/CN=Test CA CMP", "signer"},
+		"by the name it has":             {signed, "", false, "/CN=test ca  cmp", "ok"},
+		"another one":                    {signed, "", true, "/CN=Test CA CMP", "signer"},
+		"a MAC, and another sender":      {shared, "/CN=ref", false, "/CN=Test CA CMP", "ok"},
+		"a signature for a MAC":          {shared, "", false, "/CN=Test CA CMP", "ok"},
+		"another's signature for a MAC":  {shared, "", true, "/CN=Test CA CMP", "signer"},
+		"anybody's, when none is wanted": {signed, "", true, "", "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := test.scene(t)
+			if test.expected != "" {
+				s.cfg.Trust.ExpectedSigner = mustName(t, test.expected)
+			}
+			switch {
+			case test.another:
+				s.reply = s.ca.identity(t, "web")
+			case test.sender == "":
+				s.reply = s.ca.credential()
+			}
+			tr := s.begin(t)
+			m := s.ca.granted(t, tr.Step().Send)
+			if test.sender != "" {
+				m.Header.Sender = DirectoryName(mustName(t, test.sender))
+			}
+			if _, err := tr.Next(seal(t, m, s.reply)); outcome(err) != test.want {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 func TestTrustSwitches(t *testing.T) {
 	for name, test := range map[string]struct {
 		template x509.Certificate

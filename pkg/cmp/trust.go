@@ -28,6 +28,7 @@ type Trust struct {
 	Paths *PathCache // of signers and issuers that were verified before; nil: each transaction begins with none
 
 	ExpectedSender  Name // sender of every message of the peer; nil: anybody who is trusted
+	ExpectedSigner  Name // subject of who signs the peer's messages, whatever the sender of those by MAC; nil: anybody who is trusted
 	IgnoreKeyUsage  bool // accept a signer whose keyUsage lacks digitalSignature
 	IgnoreSenderKID bool // accept a signer whose key identifier is not the senderKID
 	RequireCMCUsage bool // the signer's extendedKeyUsage must have cmcCA or cmcRA (RFC 9810 §4.5)
@@ -65,6 +66,9 @@ func (t *Trust) Verify(m *Message, at time.Time, known ...*x509.Certificate) (*x
 }
 
 func (t *Trust) verify(s search, known ...*x509.Certificate) (*x509.Certificate, error) {
+	if sender, _ := s.message.Header.Sender.Name(); t.ExpectedSigner != nil && !t.ExpectedSigner.Equal(sender) {
+		return nil, &ProtectionError{Check: CheckSigner, Section: sectionChecks, Detail: fmt.Sprintf("%q is not the expected %q", sender, t.ExpectedSigner)}
+	}
 	if t.ServerCertificate != nil {
 		if s.signedBy(t.ServerCertificate) {
 			return t.ServerCertificate, nil

@@ -308,7 +308,7 @@ func (in *inputs) trust(now time.Time) (trust cmp.Trust, err error) {
 	} else {
 		trust.Roots = anchors
 	}
-	if trust.ExpectedSender, err = parseName(src.ExpectedSender, "spec.trust.expectedSender"); err != nil {
+	if trust.ExpectedSigner, err = parseName(src.ExpectedSender, "spec.trust.expectedSender"); err != nil {
 		return trust, err
 	}
 	if err := anyValid(anchors, now); err != nil {

@@ -676,6 +676,23 @@ func TestExpectedSender(t *testing.T) {
 	r.wantReady("amf", true)
 }
 
+// What the CA protects by the shared secret may have any sender.
+func TestExpectedSenderByMAC(t *testing.T) {
+	r := newRig(t, func(c *responder.Config) {
+		sender, err := cmp.ParseName("/CN=ref")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Behaviour.Alter = func(m *cmp.Message) { m.Header.Sender = cmp.DirectoryName(sender) }
+	})
+	r.trustAndBootstrap()
+	issuer := r.issuer()
+	issuer.Trust.ExpectedSender = r.ca.CACertificate().Subject.String()
+	r.declare(model.IssuerCreated, "ca", issuer)
+	r.declare(model.ConfigCreated, "identity", identity())
+	r.wantReady("identity", true)
+}
+
 // signsAnswers makes the owner of a certificate the signer of what the CA answers.
 func (r *rig) signsAnswers(name string) {
 	r.t.Helper()

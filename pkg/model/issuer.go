@@ -242,7 +242,7 @@ type TrustSource struct {
 	// serverCertificateKey is the data key of the one certificate that may sign answers.
 	// +optional
 	ServerCertificateKey DataKey `json:"serverCertificateKey,omitempty"`
-	// expectedSender is the distinguished name that every answer must have as its sender, which is the subject of the certificate
+	// expectedSender is the distinguished name that every signed answer must have as its sender, which is the subject of the certificate
 	// that signs it: /type=value/… as OpenSSL writes it, or RFC 4514. Default: anybody whose certificate leads to the roots.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self != '/'",message="expectedSender must not be the empty name: give the CA's, or leave it out"
