@@ -115,6 +115,7 @@ type subjects struct {
 	Verbs     map[string]model.Verb `json:"verbs"`     // of each function
 	Publish   map[string][]string   `json:"publish"`   // each function, for the events it tells
 	Pull      map[string][]string   `json:"pull"`      // whoever pulls a function's work
+	Sources   []string              `json:"sources"`   // whoever stands in for Knative's sources
 	Setup     []string              `json:"setup"`     // whoever applies the streams
 	Publisher []string              `json:"publisher"` // others, for NAMESPACE
 	Operator  []string              `json:"operator"`  // people who look after it
@@ -134,8 +135,26 @@ func TestNATSSubjects(t *testing.T) {
 			s.Setup = append(s.Setup, "$JS.API.STREAM."+verb+"."+stream)
 		}
 	}
+	for _, k := range model.Kinds() {
+		if ofSources(k) {
+			s.Sources = append(s.Sources, workSubjects(k)...)
+		}
+	}
+	slices.Sort(s.Sources)
+	s.Sources = slices.Compact(s.Sources)
 	s.Publisher, s.Operator = publisher(), operator()
 	golden(t, chartDir+"/files/nats.yaml", generated(t, s))
+}
+
+// ofSources says that Knative's sources tell an event, or with profile plain the process that stands in for them.
+func ofSources(k model.Kind) bool { return strings.HasPrefix(k.Type, "dev.knative.") }
+
+// workSubjects are those of the work that an event is, now and later.
+func workSubjects(k model.Kind) (all []string) {
+	for _, v := range k.Consumers {
+		all = append(all, model.WorkFilter(v), strings.Replace(model.WorkFilter(v), ".work.", ".sched.", 1))
+	}
+	return all
 }
 
 // told are the subjects of the events that a function tells.
@@ -147,9 +166,8 @@ func told(t *testing.T, function string) []string {
 		if !ok {
 			t.Fatalf("%s tells %s, which is no event", function, eventType)
 		}
-		for _, v := range k.Consumers {
-			all[model.WorkFilter(v)] = true
-			all[strings.Replace(model.WorkFilter(v), ".work.", ".sched.", 1)] = true
+		for _, subject := range workSubjects(k) {
+			all[subject] = true
 		}
 		if k.Fact {
 			all[facts(eventType)+">"] = true

@@ -174,6 +174,13 @@ func expected(t *testing.T, profile string) map[string]map[string]bool {
 	setup := "setup"
 	if profile == "plain" {
 		setup = "all"
+		for _, k := range model.Kinds() {
+			for _, v := range k.Consumers {
+				if ofSources(k) {
+					give("all", "work "+string(v), "sched "+string(v))
+				}
+			}
+		}
 	}
 	for _, stream := range []string{model.WorkStream, model.EventsStream, model.DeadStream} {
 		give(setup, "stream CREATE "+stream, "stream UPDATE "+stream, "stream INFO "+stream)
@@ -275,6 +282,10 @@ func TestNATSUsersCanWork(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if profile == "plain" {
+				all = append(all, connect(t, url, "all"))
+				tellSources(t, all[1])
+			}
 			for _, f := range functions.All(nil) {
 				c := connect(t, url, teller(f.Name))
 				tell(t, c, f.Name)
@@ -303,6 +314,28 @@ func tell(t *testing.T, c *nats.Conn, function string) {
 		later := model.Delay(model.NewEvent(eventType, types.NamespacedName{Namespace: "core", Name: "amf.example"}, nil), time.Now().Add(time.Hour))
 		if err := bus.Publish(t.Context(), e, later); err != nil {
 			t.Errorf("%s cannot tell %s: %v", function, eventType, err)
+		}
+	}
+}
+
+// tellSources publishes what Knative's sources tell, where nobody but certloop itself does.
+func tellSources(t *testing.T, c *nats.Conn) {
+	t.Helper()
+	bus, err := delivery.NewBus(c, "/test/sources")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range model.Kinds() {
+		if !ofSources(k) {
+			continue
+		}
+		e := model.NewEvent(k.Type, types.NamespacedName{}, nil)
+		if k.Type != model.Ping {
+			e.SetExtension("namespace", "core")
+			e.SetExtension("name", "amf")
+		}
+		if err := bus.Publish(t.Context(), e, model.Delay(e.Clone(), time.Now().Add(time.Hour))); err != nil {
+			t.Errorf("cannot tell %s: %v", k.Type, err)
 		}
 	}
 }
