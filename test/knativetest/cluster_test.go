@@ -77,11 +77,17 @@ func servingGVR() schema.GroupVersionResource {
 // newCluster makes a cluster with nothing but NATS in it, where what is applied runs.
 func newCluster(tb testing.TB) *installation {
 	tb.Helper()
+	startNATS(tb)
+	return emptyCluster(tb)
+}
+
+// emptyCluster makes a cluster with nothing in it. flags are further ones of kube-apiserver.
+func emptyCluster(tb testing.TB, flags ...string) *installation {
+	tb.Helper()
 	images := programs(tb)
 	startDNS(tb)
-	startNATS(tb)
 	i := &installation{helmProgram: "helm", deployments: map[string]*deployment{}, services: map[string]*service{}, jobs: map[types.UID]bool{}}
-	i.connect(tb, kubetest.StartOwn(tb), images)
+	i.connect(tb, kubetest.StartOwn(tb, flags...), images)
 	i.serve(tb)
 	for _, name := range []string{eventing, serving, "nats"} {
 		i.applyText(tb, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}")
@@ -236,8 +242,8 @@ func (i *installation) serve(tb testing.TB) {
 // Ports of Knative's programs, which share one network here.
 const (
 	dispatcherPort = "8080" // of in-memory channels: a constant of Knative
-	ingressPort    = "8081"
-	filterPort     = "8082"
+	ingressPort    = "18081"
+	filterPort     = "18082"
 )
 
 func backendOf(host string) string {
@@ -422,15 +428,31 @@ func (i *installation) reconcileDeployments(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	there := map[string]bool{}
 	for n := range list.Items {
 		d := &list.Items[n]
+		there[d.Name] = true
 		replicas := 1
 		if d.Spec.Replicas != nil {
 			replicas = int(*d.Spec.Replicas)
 		}
-		errs = append(errs, i.deploymentOf(d, replicas).reconcile(), i.available(ctx, d, replicas))
+		running := i.deploymentOf(d, replicas)
+		errs = append(errs, running.reconcile(), i.available(ctx, d, replicas, running))
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	removeOthers(i.deployments, there)
 	return errors.Join(errs...)
+}
+
+// removeOthers takes away what is not there any more.
+func removeOthers[T interface{ remove() }](all map[string]T, there map[string]bool) {
+	for name, what := range all {
+		if !there[name] {
+			what.remove()
+			delete(all, name)
+		}
+	}
 }
 
 func (i *installation) deploymentOf(d *appsv1.Deployment, replicas int) *deployment {
@@ -447,15 +469,18 @@ func (i *installation) deploymentOf(d *appsv1.Deployment, replicas int) *deploym
 	return known
 }
 
-// available says in the status of a Deployment that its Pods run.
-func (i *installation) available(ctx context.Context, d *appsv1.Deployment, replicas int) error {
-	n := int32(replicas)
-	if d.Status.ObservedGeneration == d.Generation && d.Status.AvailableReplicas == n {
+// available says in the status of a Deployment how many of its Pods are ready.
+func (i *installation) available(ctx context.Context, d *appsv1.Deployment, replicas int, running *deployment) error {
+	ready := int32(replicas)
+	if running.pod.ours() {
+		ready = int32(min(replicas, running.ready()))
+	}
+	if d.Status.ObservedGeneration == d.Generation && d.Status.AvailableReplicas == ready {
 		return nil
 	}
 	now := metav1.Now()
 	d.Status = appsv1.DeploymentStatus{
-		ObservedGeneration: d.Generation, Replicas: n, ReadyReplicas: n, AvailableReplicas: n, UpdatedReplicas: n,
+		ObservedGeneration: d.Generation, Replicas: int32(replicas), ReadyReplicas: ready, AvailableReplicas: ready, UpdatedReplicas: int32(replicas),
 		Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentAvailable, Status: corev1.ConditionTrue, Reason: "MinimumReplicasAvailable", LastUpdateTime: now, LastTransitionTime: now}},
 	}
 	_, err := i.node.kube.AppsV1().Deployments(d.Namespace).UpdateStatus(ctx, d, metav1.UpdateOptions{})
@@ -466,22 +491,27 @@ func (i *installation) available(ctx context.Context, d *appsv1.Deployment, repl
 func (i *installation) reconcileServices(ctx context.Context) error {
 	list, err := i.objects.Resource(servingGVR()).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil //nolint:nilerr // before there is such a resource
+		return nil // before there is such a resource
 	}
 	var errs []error
+	there := map[string]bool{}
 	for n := range list.Items {
 		u := &list.Items[n]
 		host := fmt.Sprintf("%s.%s.svc.cluster.local", u.GetName(), u.GetNamespace())
+		there[host] = true
 		s, err := i.serviceOf(u, host)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		s.reap()
+		s.scale(ctx)
 		if generation, _, _ := unstructured.NestedInt64(u.Object, "status", "observedGeneration"); generation != u.GetGeneration() {
 			errs = append(errs, i.reachable(ctx, u, host))
 		}
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	removeOthers(i.services, there)
 	return errors.Join(errs...)
 }
 
@@ -503,6 +533,8 @@ func (i *installation) serviceOf(u *unstructured.Unstructured, host string) (*se
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pod = pod{namespace: u.GetNamespace(), name: u.GetName(), spec: spec}
+	least, _, _ := unstructured.NestedString(u.Object, "spec", "template", "metadata", "annotations", "autoscaling.knative.dev/min-scale")
+	s.alwaysUp = least != "" && least != "0"
 	return s, nil
 }
 

@@ -352,11 +352,14 @@ func (i *installation) killSomebody() {
 	victims[rand.IntN(len(victims))]()
 }
 
-// Whoever lacks a right says so in its log.
-func (i *installation) rights(t *testing.T) {
+func (i *installation) rights(t *testing.T) { i.content(t, 5) }
+
+// content says that nobody complains in its log that it lacks a right. There are so many logs at least.
+func (i *installation) content(t *testing.T, least int) {
+	t.Helper()
 	logs, err := filepath.Glob(filepath.Join(i.node.logs, home+".*.log"))
-	if err != nil || len(logs) < 5 {
-		t.Fatalf("%d logs, %v", len(logs), err)
+	if err != nil || len(logs) < least {
+		t.Fatalf("%d logs, want %d, %v", len(logs), least, err)
 	}
 	for _, path := range logs {
 		for line := range strings.Lines(string(readFile(t, path))) {

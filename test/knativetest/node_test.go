@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,8 +45,9 @@ type node struct {
 
 	mu       sync.Mutex
 	count    map[string]int // processes started, by name
-	drained  int            // functions that were stopped
-	stubborn []error        // of those that did not stop as they should
+	drained  int            // programs of ours that were stopped
+	stubborn []error        // of those that did not stop as they should, or whose probes failed
+	pods     int            // that got an address
 }
 
 // elsewhere is the program of an image that somebody else runs.
@@ -54,14 +57,20 @@ const elsewhere = ""
 type pod struct {
 	namespace, name string
 	spec            corev1.PodSpec
-	port            int // that the program is told to listen on; 0 for none
+	port            int    // that the program is told to listen on; 0 for none
+	ip              string // of programs that listen on every address of their Pod; they share one network here
 }
+
+// ours says that the program is certloop's.
+func (p pod) ours() bool { return strings.HasPrefix(p.spec.Containers[0].Image, "certloop/") }
 
 // process is a running pod.
 type process struct {
+	pod    pod
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	killed atomic.Bool // by the test, which may not have come to its end yet
+	ready  atomic.Bool // by its probes
 }
 
 func (p *process) kill() {
@@ -108,11 +117,15 @@ func (n *node) run(p pod) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	arguments, err := n.mounted(p, env)
+	if err != nil {
+		return nil, err
+	}
 	log, err := os.OpenFile(n.logOf(p), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(n.ctx, path, c.Args...)
+	cmd := exec.CommandContext(n.ctx, path, arguments...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := errors.Join(cmd.Start(), log.Close()); err != nil {
@@ -121,11 +134,12 @@ func (n *node) run(p pod) (*process, error) {
 	n.mu.Lock()
 	n.count[p.name]++
 	n.mu.Unlock()
-	running := &process{cmd: cmd, ended: make(chan struct{})}
+	running := &process{pod: p, cmd: cmd, ended: make(chan struct{})}
 	n.running.Go(func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(running.ended)
 	})
+	n.running.Go(func() { n.probe(running) })
 	return running, nil
 }
 
@@ -141,17 +155,17 @@ func (n *node) logOf(p pod) string { return filepath.Join(n.logs, p.namespace+".
 func (n *node) environment(p pod) ([]string, error) {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + n.logs}
 	for _, e := range p.spec.Containers[0].Env {
-		value := e.Value
-		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
-			value = map[string]string{"metadata.namespace": p.namespace, "metadata.name": p.name}[e.ValueFrom.FieldRef.FieldPath]
+		value, err := n.value(p, e)
+		if err != nil {
+			return nil, err
 		}
 		env = append(env, e.Name+"="+value)
 	}
 	if p.port != 0 {
 		env = append(env, fmt.Sprint("PORT=", p.port))
 	}
-	if p.spec.AutomountServiceAccountToken != nil && !*p.spec.AutomountServiceAccountToken {
-		return env, nil
+	if mounted, err := n.automounted(p); err != nil || !mounted {
+		return env, err
 	}
 	kubeconfig, err := n.identity(p.namespace, p.spec.ServiceAccountName)
 	return append(env, "KUBECONFIG="+kubeconfig), err
@@ -187,32 +201,73 @@ type deployment struct {
 	running []*process
 }
 
-// reconcile starts what is missing.
+// reconcile starts what is missing, and replaces one after the other what runs from another template.
 func (d *deployment) reconcile() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	kept := d.running[:0]
-	for _, p := range d.running {
-		if !p.over() {
-			kept = append(kept, p)
-		}
-	}
-	d.running = kept
-	if path, known := d.node.programs[d.pod.spec.Containers[0].Image]; known && path == elsewhere {
+	d.running = slices.DeleteFunc(d.running, (*process).over)
+	if path, known := d.node.programs[d.pod.spec.Containers[0].Image]; d.held || known && path == elsewhere {
 		return nil
 	}
-	for !d.held && len(d.running) < d.replicas {
-		next := d.pod
-		if strings.HasPrefix(next.spec.Containers[0].Image, "certloop/") {
-			next.port = freePort(d.node.ctx)
-		}
-		p, err := d.node.run(next)
-		if err != nil {
+	for len(d.running) < d.replicas {
+		if err := d.start(); err != nil {
 			return err
 		}
-		d.running = append(d.running, p)
+	}
+	old := slices.IndexFunc(d.running, d.outdated)
+	if old < 0 || !d.pod.ours() {
+		return nil
+	}
+	if len(d.running) == d.replicas {
+		return d.start()
+	}
+	if !slices.ContainsFunc(d.running, (*process).unready) {
+		d.node.dismiss(d.running[old])
+		d.running = slices.Delete(d.running, old, old+1)
 	}
 	return nil
+}
+
+func (d *deployment) start() error {
+	next := d.pod
+	switch {
+	case !next.ours():
+	case slices.Contains(next.spec.Containers[0].Args, everyAddress):
+		next.ip = d.node.address()
+	default:
+		next.port = freePort(d.node.ctx)
+	}
+	p, err := d.node.run(next)
+	if err != nil {
+		return err
+	}
+	d.running = append(d.running, p)
+	return nil
+}
+
+func (d *deployment) outdated(p *process) bool { return !reflect.DeepEqual(p.pod.spec, d.pod.spec) }
+
+// ready is how many processes are.
+func (d *deployment) ready() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.running {
+		if !p.over() && !p.unready() {
+			n++
+		}
+	}
+	return n
+}
+
+// remove stops everything, as when the Deployment was deleted.
+func (d *deployment) remove() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held = true
+	for _, p := range d.running {
+		d.node.dismiss(p)
+	}
+	d.running = nil
 }
 
 // hold kills what runs and starts nothing until release.
@@ -258,16 +313,20 @@ const (
 )
 
 // service is a Knative Service: its Pod is started by the first request, and stopped when
-// none has come for a while. It has at most one Pod.
+// none has come for a while, unless it is always up. It has at most one Pod.
 type service struct {
-	node *node
-	pod  pod
+	node     *node
+	pod      pod
+	alwaysUp bool // autoscaling.knative.dev/min-scale
+
+	starting sync.Mutex // held by whoever starts a Pod
 
 	mu      sync.Mutex
 	backend *url.URL
 	process *process
 	active  int
 	used    time.Time
+	removed bool // and nothing is started any more
 }
 
 // ServeHTTP is the way through the activator.
@@ -285,33 +344,105 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
+// wake has a Pod ready for a request, which is done when done is called.
 func (s *service) wake(ctx context.Context) (*url.URL, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.process == nil || s.process.over() {
-		if err := s.start(ctx); err != nil {
-			return nil, err
-		}
-	}
 	s.active++
-	return s.backend, nil
+	s.mu.Unlock()
+	s.starting.Lock()
+	defer s.starting.Unlock()
+	backend, err := s.up(ctx)
+	if err != nil {
+		s.done()
+	}
+	return backend, err
 }
 
-func (s *service) start(ctx context.Context) error {
-	p := s.pod
+// up starts a Pod unless there is one.
+func (s *service) up(ctx context.Context) (*url.URL, error) {
+	s.mu.Lock()
+	next, backend := s.pod, s.backend
+	alive, removed := s.process != nil && !s.process.over(), s.removed
+	s.mu.Unlock()
+	switch {
+	case alive:
+		return backend, nil
+	case removed:
+		return nil, errors.New(next.name + " was deleted")
+	default:
+		return s.start(ctx, next)
+	}
+}
+
+func (s *service) start(ctx context.Context, p pod) (*url.URL, error) {
 	p.port = freePort(ctx)
 	running, err := s.node.run(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.process, s.backend = running, &url.URL{Scheme: "http", Host: fmt.Sprint("127.0.0.1:", p.port)}
+	backend := &url.URL{Scheme: "http", Host: fmt.Sprint("127.0.0.1:", p.port)}
+	s.mu.Lock()
+	s.process, s.backend, s.used = running, backend, time.Now()
+	if s.removed {
+		s.node.dismiss(running)
+	}
+	s.mu.Unlock()
 	for deadline := time.Now().Add(readyAfter); time.Now().Before(deadline) && !running.over() && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
-		if ready(ctx, s.backend.String()+p.spec.Containers[0].ReadinessProbe.HTTPGet.Path) {
-			return nil
+		if ready(ctx, backend.String()+p.spec.Containers[0].ReadinessProbe.HTTPGet.Path) {
+			return backend, nil
 		}
 	}
 	running.kill()
-	return fmt.Errorf("%s did not become ready (see %s)", p.name, s.node.logOf(p))
+	return nil, fmt.Errorf("%s did not become ready (see %s)", p.name, s.node.logOf(p))
+}
+
+// scale has the Pod run that has to run always, stops the one that nobody uses, and replaces the one of a
+// revision that is not the newest.
+func (s *service) scale(ctx context.Context) {
+	s.mu.Lock()
+	runs := s.process != nil && !s.process.over()
+	missing, outdated := s.alwaysUp && !runs, runs && s.outdated()
+	idle := !s.alwaysUp
+	s.mu.Unlock()
+	switch {
+	case missing || outdated:
+		if s.starting.TryLock() {
+			s.node.running.Go(func() {
+				defer s.starting.Unlock()
+				s.revise(ctx)
+			})
+		}
+	case idle:
+		s.reap()
+	}
+}
+
+func (s *service) outdated() bool { return !reflect.DeepEqual(s.process.pod.spec, s.pod.spec) }
+
+// revise starts a Pod of the newest revision, and then ends that of the one before. Why it does not start
+// is in its log.
+func (s *service) revise(ctx context.Context) {
+	s.mu.Lock()
+	next, old := s.pod, s.process
+	current := s.removed || old != nil && !old.over() && !s.outdated()
+	s.mu.Unlock()
+	if current {
+		return
+	}
+	if _, err := s.start(ctx, next); err == nil && old != nil {
+		s.node.dismiss(old)
+	}
+}
+
+// remove stops the Pod, as when the Service was deleted.
+func (s *service) remove() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removed = true
+	if s.process != nil {
+		s.node.dismiss(s.process)
+		s.process = nil
+	}
 }
 
 func ready(ctx context.Context, url string) bool {
@@ -338,23 +469,25 @@ func (s *service) reap() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil && s.active == 0 && time.Since(s.used) > idleAfter {
-		idle := s.process
-		s.node.running.Go(func() { s.node.drain(s.pod.name, idle) })
+		s.node.dismiss(s.process)
 		s.process = nil
 	}
 }
 
-// drain stops a Pod that has nothing to do, as a kubelet would.
-func (n *node) drain(name string, p *process) {
+// dismiss stops a Pod, as a kubelet would, and returns at once.
+func (n *node) dismiss(p *process) { n.running.Go(func() { n.drain(p) }) }
+
+func (n *node) drain(p *process) {
+	dead := p.over() // before it was asked to end
 	err := p.stop()
-	if p.killed.Load() {
+	if dead || p.killed.Load() || !p.pod.ours() {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.drained++
 	if err != nil && n.ctx.Err() == nil {
-		n.stubborn = append(n.stubborn, fmt.Errorf("%s: %w", name, err))
+		n.stubborn = append(n.stubborn, fmt.Errorf("%s: %w", p.pod.name, err))
 	}
 }
 
