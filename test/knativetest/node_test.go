@@ -168,6 +168,9 @@ func (n *node) environment(p pod) ([]string, error) {
 		return env, err
 	}
 	kubeconfig, err := n.identity(p.namespace, p.spec.ServiceAccountName)
+	if p.ours() {
+		env = append(env, "CERTLOOP_NAMESPACE="+p.namespace) // which they read beside the token, in a file
+	}
 	return append(env, "KUBECONFIG="+kubeconfig), err
 }
 

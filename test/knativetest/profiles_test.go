@@ -71,10 +71,11 @@ func (d *deployed) live(t *testing.T) {
 	defer d.clear(t)
 	d.begin(t)
 	d.install(t)
-	d.declare(t)
+	brief := d.declare(t)
+	d.share(t)
 	d.restore(t)
-	d.due(t)
 	d.upgrade(t)
+	d.due(t, brief)
 	d.untouched(t)
 	d.refusals(t)
 	d.leave(t)
@@ -136,8 +137,9 @@ func (d *deployed) unavailable(t *testing.T) error {
 	return nil
 }
 
-// declare declares certificates in each served namespace, and waits until workloads can mount them.
-func (d *deployed) declare(t *testing.T) {
+// declare declares certificates in each served namespace, and waits until workloads can mount them. One of them is due
+// soon; its serial number is returned.
+func (d *deployed) declare(t *testing.T) *big.Int {
 	t.Helper()
 	for _, w := range d.served {
 		w.Bootstrap(t, d.ca.CA)
@@ -150,6 +152,39 @@ func (d *deployed) declare(t *testing.T) {
 		rig.OpenSSLVerify(t, w.Secret(t, "web-tls"), d.ca.Roots)
 	}
 	d.World.WaitReady(t, patience, "brief")
+	return serial(t, d.Secret(t, "brief-tls"))
+}
+
+// clusterIssuer is a CMPClusterIssuer with an identity that was obtained before.
+func (d *deployed) clusterIssuer() string {
+	return `apiVersion: certloop.io/v1alpha1
+kind: CMPClusterIssuer
+metadata: {name: operator-ca}
+spec:
+  server: ` + d.ca.URL + `
+  authentication: {secretName: operator-identity}
+  trust: {secretName: operator-trust}
+  renewal: {signedBy: cmpIdentity}
+`
+}
+
+// share declares a certificate in each namespace from an issuer for all of them, whose Secrets are in the
+// release's own.
+func (d *deployed) share(t *testing.T) {
+	t.Helper()
+	own := rig.WorldIn(t, d.cluster, home)
+	identity := d.Secret(t, rig.SecretName(rig.IdentityName)).Data
+	own.ApplySecret(t, "operator-identity", map[string]string{"tls.crt": string(identity["tls.crt"]), "tls.key": string(identity["tls.key"])})
+	own.ApplySecret(t, "operator-trust", map[string]string{"ca.crt": string(d.ca.Roots)})
+	d.applyText(t, d.clusterIssuer())
+	for _, w := range d.served {
+		w.Apply(t, strings.Replace(rig.EndEntity("shared"), "issuerRef: {name: ca}", "issuerRef: {kind: CMPClusterIssuer, name: operator-ca}", 1))
+	}
+	for _, w := range d.served {
+		w.WaitReady(t, patience, "shared")
+		rig.Pair(t, w.Secret(t, "shared-tls"))
+		rig.OpenSSLVerify(t, w.Secret(t, "shared-tls"), d.ca.Roots)
+	}
 }
 
 // restore deletes what workloads mount.
@@ -166,9 +201,8 @@ func (d *deployed) restore(t *testing.T) {
 }
 
 // due waits until the certificate that is due is renewed because a scan has found it.
-func (d *deployed) due(t *testing.T) {
+func (d *deployed) due(t *testing.T, first *big.Int) {
 	t.Helper()
-	first := rig.Pair(t, d.Secret(t, "brief-tls")).SerialNumber
 	rig.Eventually(t, patience, "another certificate", func() error {
 		if serial(t, d.Secret(t, "brief-tls")).Cmp(first) == 0 {
 			return errors.New("it is the same")
@@ -198,16 +232,29 @@ const pace = 200 * time.Millisecond
 // to end by SIGTERM, and nothing is asked of the CA twice.
 func (d *deployed) upgrade(t *testing.T) {
 	t.Helper()
-	d.silently(t, "upgrade", "certloop", d.chart, "--namespace", home, "--reset-then-reuse-values", "-f", images(t, "second"))
+	second := images(t, "second")
+	helm := make(chan error, 1)
+	go func() {
+		_, stderr, err := d.helm(t, "upgrade", "certloop", d.chart, "--namespace", home, "--reset-then-reuse-values", "-f", second)
+		if err != nil || stderr != "" {
+			err = fmt.Errorf("helm upgrade: %w\n%s", err, stderr)
+		}
+		helm <- err
+	}()
 	var names []string
-	rig.Eventually(t, rig.Patience, "every program is of the second images", func() error {
+	for over := false; !over; over = len(helm) > 0 && d.unavailable(t) == nil && d.replaced() == nil {
 		names = append(names, fmt.Sprintf("%s-%s-%d", d.profile, d.model, len(names)))
 		for _, w := range d.served {
 			w.Apply(t, rig.EndEntity(names[len(names)-1]))
 		}
+		if len(names) > 1000 {
+			t.Fatal(errors.Join(d.unavailable(t), d.replaced()))
+		}
 		time.Sleep(pace)
-		return errors.Join(d.unavailable(t), d.replaced())
-	})
+	}
+	if err := <-helm; err != nil {
+		t.Fatal(err)
+	}
 	for _, w := range d.served {
 		w.WaitReady(t, patience, names...)
 	}
@@ -303,6 +350,7 @@ func (d *deployed) leave(t *testing.T) {
 	for _, w := range d.served {
 		d.deleteAll(t, w.Namespace, model.IssuerResource)
 	}
+	d.deleteAll(t, "", model.ClusterIssuerResource)
 	d.silently(t, "uninstall", "certloop", "--namespace", home)
 	rig.Eventually(t, patience, "nothing runs any more", func() error {
 		if left := d.processes(); len(left) > 0 {
@@ -313,14 +361,15 @@ func (d *deployed) leave(t *testing.T) {
 	d.stopped(t)
 }
 
-// deleteAll deletes all of a collection in a namespace and waits until they are gone.
+// deleteAll deletes all of a collection in a namespace and waits until they are gone. Issuers can be deleted a
+// moment after their last certificate.
 func (d *deployed) deleteAll(t *testing.T, namespace, resource string) {
 	t.Helper()
 	client := d.objects.Resource(model.GroupVersion.WithResource(resource)).Namespace(namespace)
-	if err := client.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	rig.Eventually(t, patience, resource+" are gone from "+namespace, func() error {
+	rig.Eventually(t, rig.Patience, resource+" are gone from "+namespace, func() error {
+		if err := client.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			return err
+		}
 		list, err := client.List(t.Context(), metav1.ListOptions{})
 		if err == nil && len(list.Items) > 0 {
 			err = fmt.Errorf("%d are there, %s among them", len(list.Items), list.Items[0].GetName())
