@@ -155,30 +155,37 @@ func (d *deployed) declare(t *testing.T) *big.Int {
 	return serial(t, d.Secret(t, "brief-tls"))
 }
 
-// clusterIssuer is a CMPClusterIssuer with an identity that was obtained before.
-func (d *deployed) clusterIssuer() string {
-	return `apiVersion: certloop.io/v1alpha1
-kind: CMPClusterIssuer
-metadata: {name: operator-ca}
-spec:
-  server: ` + d.ca.URL + `
-  authentication: {secretName: operator-identity}
-  trust: {secretName: operator-trust}
-  renewal: {signedBy: cmpIdentity}
-`
+// ofCluster makes a declaration refer to the CMPClusterIssuer.
+func ofCluster(document string) string {
+	return strings.Replace(document, "issuerRef: {name: "+rig.IssuerName+"}", "issuerRef: {kind: CMPClusterIssuer, name: operator-ca}", 1)
 }
 
-// share declares a certificate in each namespace from an issuer for all of them, whose Secrets are in the
-// release's own.
+// share declares an issuer for all namespaces, whose Secrets are in the release's own, and in each that is served a
+// certificate from it. It signs by an identity that is declared too, or, where the release's own namespace is
+// not served, by one that was obtained elsewhere.
 func (d *deployed) share(t *testing.T) {
 	t.Helper()
 	own := rig.WorldIn(t, d.cluster, home)
-	identity := d.Secret(t, rig.SecretName(rig.IdentityName)).Data
-	own.ApplySecret(t, "operator-identity", map[string]string{"tls.crt": string(identity["tls.crt"]), "tls.key": string(identity["tls.key"])})
 	own.ApplySecret(t, "operator-trust", map[string]string{"ca.crt": string(d.ca.Roots)})
-	d.applyText(t, d.clusterIssuer())
+	way := "initialAuthentication: {mac: {secretName: ca-bootstrap}}"
+	if d.model == "dedicated" {
+		own.Apply(t, ofCluster(rig.EndEntity("operator", "type: cmpIdentity")))
+	} else {
+		way = "renewal: {signedBy: cmpIdentity}"
+		identity := d.Secret(t, rig.SecretName(rig.IdentityName)).Data
+		own.ApplySecret(t, rig.SecretName("operator"), map[string]string{"tls.crt": string(identity["tls.crt"]), "tls.key": string(identity["tls.key"])})
+	}
+	d.applyText(t, `apiVersion: certloop.io/v1alpha1
+kind: CMPClusterIssuer
+metadata: {name: operator-ca}
+spec:
+  server: `+d.ca.URL+`
+  authentication: {secretName: `+rig.SecretName("operator")+`}
+  trust: {secretName: operator-trust}
+  `+way+`
+`)
 	for _, w := range d.served {
-		w.Apply(t, strings.Replace(rig.EndEntity("shared"), "issuerRef: {name: ca}", "issuerRef: {kind: CMPClusterIssuer, name: operator-ca}", 1))
+		w.Apply(t, ofCluster(rig.EndEntity("shared")))
 	}
 	for _, w := range d.served {
 		w.WaitReady(t, patience, "shared")
