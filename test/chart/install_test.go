@@ -35,7 +35,7 @@ func TestInstallDocument(t *testing.T) {
 	for _, command := range commands(t, root+"/docs/install.md") {
 		t.Run(strings.Join(command[:min(len(command), 6)], " "), func(t *testing.T) {
 			switch command[0] + " " + command[1] {
-			case "helm install", "helm upgrade":
+			case "helm install", "helm upgrade", "helm template":
 				helm++
 				shown(t, command[2:])
 			case "helm uninstall":
@@ -85,8 +85,10 @@ func shown(t *testing.T, arguments []string) {
 	namespace := ""
 	for i := 0; i < len(arguments); i++ {
 		switch argument := arguments[i]; argument {
-		case release, "charts/certloop", "--create-namespace", "--reset-then-reuse-values":
+		case release, "charts/certloop", "--create-namespace", "--reset-then-reuse-values", "--dry-run=server":
 			continue
+		case "--show-only":
+			read(t, filepath.Join(chartDir, arguments[i+1]))
 		case "--namespace":
 			namespace = arguments[i+1]
 		case "-f": // what `make images` writes
