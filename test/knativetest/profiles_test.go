@@ -35,10 +35,11 @@ type deployed struct {
 	arrangement
 	chart  string
 	ca     *rig.Responder
-	bus    *rig.Bus
+	bus    *rig.Bus // nil where NATS is inside the Pod, and nobody else can look
 	served []*rig.World
 	before map[string]any // of the namespace that is not served
 	witnesses
+	embedded bool // NATS is inside the Pod
 }
 
 // TestProfiles enrolls certificates through the chart's manifests in every profile and both models: Helm
@@ -64,6 +65,10 @@ func TestProfiles(t *testing.T) {
 			})
 		}
 	}
+	t.Run("plain with a NATS server of its own", func(t *testing.T) {
+		d := &deployed{installation: i, arrangement: arrangement{"plain", "dedicated"}, chart: chart, ca: ca, witnesses: witnesses{audit: audit}, embedded: true}
+		d.live(t)
+	})
 }
 
 // live is the life of a release: from NATS without it to the API server without it.
@@ -86,6 +91,9 @@ func (d *deployed) settings(t *testing.T) string {
 	t.Helper()
 	path := d.values(t)
 	more := fmt.Sprintf("nats: {urlSecret: %s}\nscan: {interval: 2s, schedule: %q}\n", natsUsers, everyTwoSeconds)
+	if d.embedded {
+		more = "plain: {embeddedNATS: true, replicas: 1}\nscan: {interval: 2s}\n"
+	}
 	if err := os.WriteFile(path, append(readFile(t, path), more...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -101,8 +109,10 @@ func (d *deployed) begin(t *testing.T) {
 		d.served = []*rig.World{rig.WorldIn(t, d.cluster, "core"), rig.WorldIn(t, d.cluster, "edge")}
 	}
 	d.World = d.served[0]
-	d.startNATS(t)
-	d.bus = d.openBus(t)
+	if !d.embedded {
+		d.startNATS(t)
+		d.bus = d.openBus(t)
+	}
 	d.listen(t)
 }
 
@@ -202,7 +212,9 @@ func (d *deployed) restore(t *testing.T) {
 		w.Delete(t, "Secret", "web-tls")
 		d.World = w
 		d.waitBack(t, "web-tls", before)
-		d.bus.WaitFact(t, patience, model.SecretDeleted, w.Key("web"))
+		if d.bus != nil {
+			d.bus.WaitFact(t, patience, model.SecretDeleted, w.Key("web"))
+		}
 	}
 	d.World = d.served[0]
 }
@@ -216,9 +228,11 @@ func (d *deployed) due(t *testing.T, first *big.Int) {
 		}
 		return nil
 	})
-	told := d.bus.WaitFact(t, patience, model.CertificateExpiring, d.Key("brief"))
-	if !strings.HasSuffix(told.Source(), "/certloop/expiry-scan") {
-		t.Errorf("that it is due was told by %s", told.Source())
+	if d.bus != nil {
+		told := d.bus.WaitFact(t, patience, model.CertificateExpiring, d.Key("brief"))
+		if !strings.HasSuffix(told.Source(), "/certloop/expiry-scan") {
+			t.Errorf("that it is due was told by %s", told.Source())
+		}
 	}
 	d.Delete(t, model.CertificateKind, "brief") // lest it is renewed for ever
 }
@@ -250,7 +264,7 @@ func (d *deployed) upgrade(t *testing.T) {
 	}()
 	var names []string
 	for over := false; !over; over = len(helm) > 0 && d.unavailable(t) == nil && d.replaced() == nil {
-		names = append(names, fmt.Sprintf("%s-%s-%d", d.profile, d.model, len(names)))
+		names = append(names, fmt.Sprintf("%s-%s-%t-%d", d.profile, d.model, d.embedded, len(names)))
 		for _, w := range d.served {
 			w.Apply(t, rig.EndEntity(names[len(names)-1]))
 		}
@@ -428,8 +442,8 @@ func (d *deployed) purge(t *testing.T, resource schema.GroupVersionResource, nam
 // putAway keeps the logs of a release apart from those of the next.
 func (d *deployed) putAway(t *testing.T) {
 	t.Helper()
-	dir := filepath.Join(d.node.logs, d.profile+"-"+d.model)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(d.node.logs, d.profile+"-"+d.model+"-")
+	if err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(d.node.logs, home+".*.log"))
