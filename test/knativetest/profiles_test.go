@@ -442,8 +442,8 @@ func (d *deployed) purge(t *testing.T, resource schema.GroupVersionResource, nam
 // putAway keeps the logs of a release apart from those of the next.
 func (d *deployed) putAway(t *testing.T) {
 	t.Helper()
-	dir, err := os.MkdirTemp(d.node.logs, d.profile+"-"+d.model+"-")
-	if err != nil {
+	dir := filepath.Join(d.node.logs, filepath.Base(t.Name()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(d.node.logs, home+".*.log"))
