@@ -7,11 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/certloop/certloop/pkg/cmp"
@@ -323,16 +325,27 @@ func (in *inputs) trust(now time.Time) (trust cmp.Trust, err error) {
 // anyValid: of several anchors one must be good, because the next one is put beside the
 // present one before that ends.
 func anyValid(anchors []*x509.Certificate, now time.Time) error {
-	last := anchors[0].NotAfter
-	for _, c := range anchors {
-		if now.Before(c.NotAfter) {
-			return nil
-		}
-		if c.NotAfter.After(last) {
-			last = c.NotAfter
-		}
+	last := lastEnd(anchors)
+	if now.Before(last) {
+		return nil
 	}
 	return fmt.Errorf("no trust anchor is valid any more, the last one ended at %s", last.UTC().Format(time.RFC3339))
+}
+
+func lastEnd(anchors []*x509.Certificate) time.Time {
+	return slices.MaxFunc(anchors, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
+}
+
+// trustEnd is until when one of the trust anchors is valid; nil when they cannot be read.
+func (ca *authority) trustEnd() *metav1.Time {
+	anchors := ca.config.Trust.Roots
+	if pinned := ca.config.Trust.ServerCertificate; pinned != nil {
+		anchors = []*x509.Certificate{pinned}
+	}
+	if len(anchors) == 0 {
+		return nil
+	}
+	return new(metav1.NewTime(lastEnd(anchors)))
 }
 
 func (in *inputs) manualChain() ([]*x509.Certificate, error) {

@@ -315,7 +315,7 @@ func (o *Obtainer) reportIssuer(ctx context.Context, ca *authority, in event.Eve
 	}
 	issuer, cause := ca.issuer.DeepCopy(), model.DerivedID(in.Source(), in.ID())
 	was := meta.FindStatusCondition(ca.issuer.Status.Conditions, model.Ready)
-	issuer.Status.ObservedGeneration, issuer.Status.Inputs = issuer.Generation, ca.versions()
+	issuer.Status.ObservedGeneration, issuer.Status.Inputs, issuer.Status.TrustNotAfter = issuer.Generation, ca.versions(), ca.trustEnd()
 	set(&issuer.Status.Conditions, ready, issuer.Generation)
 	now := meta.FindStatusCondition(issuer.Status.Conditions, model.Ready)
 	if was == nil || was.Status != now.Status || was.Reason != now.Reason {

@@ -489,11 +489,13 @@ func TestTrustComesAndGoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.wantTrustEnd("ca", r.ca.CACertificate().NotAfter)
 	if err := r.secrets.Delete(t.Context(), "ca-trust", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r.inputChanged("ca", "ca-trust")
 	r.wantIssuer("ca", false, model.ReasonSecretNotFound)
+	r.wantTrustEnd("ca", time.Time{})
 	r.wantTold(model.IssuerFailed, 1)
 	r.declare(model.ConfigCreated, "web", certificate("web", 24*time.Hour))
 	r.wantReason("web", model.ReasonSecretNotFound)
@@ -505,14 +507,28 @@ func TestTrustComesAndGoes(t *testing.T) {
 	r.secret("ca-trust", map[string][]byte{"ca.crt": ledger.EncodeCertificates(expired.cert)})
 	r.inputChanged("ca", "ca-trust")
 	r.wantIssuer("ca", false, model.ReasonTrustExpired)
-	if err := r.overwrite("ca-trust", "ca.crt", string(trust.Data["ca.crt"])); err != nil {
+	r.wantTrustEnd("ca", expired.cert.NotAfter)
+	if err := r.overwrite("ca-trust", "ca.crt", string(trust.Data["ca.crt"])+string(ledger.EncodeCertificates(expired.cert))); err != nil {
 		t.Fatal(err)
 	}
 	r.inputChanged("ca", "ca-trust")
 	r.wantIssuer("ca", true, model.ReasonUsable)
+	r.wantTrustEnd("ca", r.ca.CACertificate().NotAfter) // the later one
 	r.wantReady("web", true)
 	if n := r.told(model.IssuerReady); n < 2 {
 		t.Errorf("got %d issuer.ready, want the first and the last", n)
+	}
+}
+
+// wantTrustEnd: the status tells until when a trust anchor is valid, and nothing when none can be read.
+func (r *rig) wantTrustEnd(name string, want time.Time) {
+	r.t.Helper()
+	issuer, err := r.store.Issuer(r.t.Context(), r.key(name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if got := issuer.Status.TrustNotAfter; got.IsZero() != want.IsZero() || got != nil && !got.Time.Equal(want) {
+		r.t.Errorf("got trustNotAfter %v, want %v", got, want)
 	}
 }
 

@@ -380,6 +380,10 @@ type CMPIssuerStatus struct {
 	// inputs are the resourceVersions of the Secrets the issuer names, when they were last read, by name.
 	// +optional
 	Inputs map[string]string `json:"inputs,omitempty"`
+	// trustNotAfter is until when one of the trust anchors is valid, so that answers and certificates can be verified: by then
+	// the CA's next root has to stand beside the present one.
+	// +optional
+	TrustNotAfter *metav1.Time `json:"trustNotAfter,omitempty"`
 	// readyCause identifies the event that brought about the condition Ready as it is. Delivered again it tells of it again.
 	// +optional
 	ReadyCause string `json:"readyCause,omitempty"`
