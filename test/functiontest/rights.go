@@ -1,13 +1,11 @@
 package functiontest
 
 import (
-	"path/filepath"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/certloop/certloop/test/e2e/rig"
 )
@@ -32,21 +30,5 @@ func restricted(tb testing.TB, w *rig.World, rules []rbacv1.PolicyRule) string {
 	if _, err := client.RbacV1().RoleBindings(w.Namespace).Create(tb.Context(), binding, metav1.CreateOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	return impersonating(tb, w.Cluster.Kubeconfig(), user)
-}
-
-func impersonating(tb testing.TB, kubeconfig, user string) string {
-	tb.Helper()
-	cfg, err := clientcmd.LoadFromFile(kubeconfig)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, admin := range cfg.AuthInfos {
-		admin.Impersonate = user
-	}
-	path := filepath.Join(tb.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
-		tb.Fatal(err)
-	}
-	return path
+	return w.Cluster.KubeconfigAs(tb, user)
 }

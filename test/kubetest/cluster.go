@@ -71,6 +71,24 @@ func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.config) }
 // Kubeconfig is the path of the same for other programs.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig }
 
+// KubeconfigAs is the path of a kubeconfig by which the administrator acts as another user, with that user's
+// rights alone.
+func (c *Cluster) KubeconfigAs(tb testing.TB, user string) string {
+	tb.Helper()
+	cfg, err := clientcmd.LoadFromFile(c.kubeconfig)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, admin := range cfg.AuthInfos {
+		admin.Impersonate = user
+	}
+	path := filepath.Join(tb.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
 // Stop kills the server as a crash would, and returns when it is gone.
 func (c *Cluster) Stop(tb testing.TB) {
 	tb.Helper()

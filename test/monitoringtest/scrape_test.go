@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
 	"github.com/certloop/certloop/test/e2e/rig"
@@ -87,18 +85,7 @@ func restricted(tb testing.TB, cluster *kubetest.Cluster) string {
 	if _, err := client.RbacV1().ClusterRoleBindings().Create(tb.Context(), binding, metav1.CreateOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	cfg, err := clientcmd.LoadFromFile(cluster.Kubeconfig())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, admin := range cfg.AuthInfos {
-		admin.Impersonate = user
-	}
-	path := filepath.Join(tb.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
-		tb.Fatal(err)
-	}
-	return path
+	return cluster.KubeconfigAs(tb, user)
 }
 
 // series are values by name and labels, as name{a="1",b="2"} with the labels in order.
