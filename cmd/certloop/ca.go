@@ -84,24 +84,25 @@ RFC 9810 has them, separated by commas, TIME is like 2s:
 }
 
 func (o *caOptions) completions(cmd *cobra.Command) {
-	for flag, values := range map[string]string{"key-type": keyTypes(), "only": answerNames()} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(strings.Split(values, ", "), cobra.ShellCompDirectiveNoFileComp))
+	for flag, values := range map[string][]string{"key-type": texts(responder.KeyTypes()), "only": texts(answerTypes())} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	_ = cmd.RegisterFlagCompletionFunc("misbehave", completeMisbehaviour)
 }
 
 // keyTypes are what --key-type takes.
-func keyTypes() string { return joined(responder.KeyTypes()) }
+func keyTypes() string { return strings.Join(texts(responder.KeyTypes()), ", ") }
 
 // answerNames are what --only takes.
-func answerNames() string { return joined(answerTypes()) }
+func answerNames() string { return strings.Join(texts(answerTypes()), ", ") }
 
-func joined[T any](all []T) string {
+// texts are how values are written on the command line.
+func texts[T any](all []T) []string {
 	names := make([]string, len(all))
 	for i, one := range all {
 		names[i] = fmt.Sprint(one)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 func (o *caOptions) run(ctx context.Context, t *terminal) error {

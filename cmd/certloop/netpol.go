@@ -95,10 +95,9 @@ cluster could not be read, whatever was found in others.`,
 	f.StringArrayVar(&o.contexts, "context", nil, "`name` of a context to judge; may be repeated (default: the current one)")
 	f.BoolVar(&o.allContexts, "all-contexts", false, "judge every context")
 	f.StringSliceVar(&o.exclude, "exclude", nil, "further `namespaces` that are not judged, besides "+strings.Join(netpol.DefaultExclusions(), ", "))
-	f.StringVarP(&o.format, "output", "o", netpol.FormatTable, "output `format`: "+strings.Join(netpol.Formats(), ", "))
+	addFormat(cmd, &o.format, netpol.Formats())
 	f.BoolVar(&o.ociScript, "oci-script", false, "print a shell script that does this for every OKE cluster of every compartment of a tenancy")
 	_ = cmd.RegisterFlagCompletionFunc("context", o.completeContext)
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(netpol.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -159,9 +158,10 @@ func readValues(name string, stdin io.Reader) ([]byte, error) {
 }
 
 func (o *netpolOptions) check() error {
+	if err := checkFormat(o.format, netpol.Formats()); err != nil {
+		return err
+	}
 	switch {
-	case !slices.Contains(netpol.Formats(), o.format):
-		return fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(netpol.Formats(), ", "))
 	case len(o.files) > 0 && (len(o.kubeconfigs)+len(o.contexts) > 0 || o.allContexts):
 		return errors.New("-f judges manifests, --kubeconfig and contexts name clusters: give one of the two")
 	case slices.Contains(o.files, "-") && slices.Contains(o.values, "-"):

@@ -116,8 +116,7 @@ func (o *zprOptions) addFlags(cmd *cobra.Command, formats []string) {
 	o.formats = formats
 	cmd.Flags().StringVarP(&o.file, "filename", "f", "", "`file` with the plan; - is standard input")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "json")
-	cmd.Flags().StringVarP(&o.format, "output", "o", zpr.FormatText, "output `format`: "+strings.Join(formats, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	addFormat(cmd, &o.format, formats)
 }
 
 func (o *zprOptions) plan(stdin io.Reader) (*zpr.Plan, error) {
@@ -178,8 +177,8 @@ func (o *zprOptions) generate(t *terminal, stdin io.Reader) error {
 
 // read reads the plan, for output in a format that there is.
 func (o *zprOptions) read(stdin io.Reader) (*zpr.Plan, error) {
-	if !slices.Contains(o.formats, o.format) {
-		return nil, fmt.Errorf("-o %s is not one of %s", o.format, strings.Join(o.formats, ", "))
+	if err := checkFormat(o.format, o.formats); err != nil {
+		return nil, err
 	}
 	return o.plan(stdin)
 }
